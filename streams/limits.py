@@ -1,0 +1,51 @@
+"""Every limit of PSTP in one place, with the relations that must hold between them."""
+
+from typing import Final
+
+KIB: Final = 1024
+
+# What a task may weigh: plain bytes of key, value and headers together.
+TASK_BYTES_MAX: Final = 768 * KIB
+# Our own records carry a task, its headers in base64, the group state and an envelope.
+RECORD_BYTES_MAX: Final = 2 * KIB * KIB
+STATE_BYTES_MAX: Final = 64 * KIB
+RESULT_BYTES_MAX: Final = 64 * KIB
+ERROR_TEXT_CHARS_MAX: Final = 4_000
+TRACEBACK_CHARS_MAX: Final = 16_000
+NOTE_CHARS_MAX: Final = 1_000
+# Parsers recurse per level; what is deeper is refused the same way in every process.
+JSON_DEPTH_MAX: Final = 200
+
+# A partition's counter gives tokens and sequences: the ownership epoch in its high bits.  53 bits survive JavaScript.
+EPOCH_SHIFT: Final = 32
+COUNTER_MAX: Final = 2**53 - 1
+
+SESSION_TIMEOUT_MS: Final = 6_000
+HEARTBEAT_INTERVAL_MS: Final = 1_000
+POLL_INTERVAL_MS_MAX: Final = 300_000
+TRANSACTION_TIMEOUT_MS: Final = 10_000
+
+LEASE_S: Final = 10.0
+# A worker renews each third of a lease and stops working this long before the lease is out.
+LEASE_RENEWALS: Final = 3
+LEASE_MARGIN_S: Final = 2.0
+# A dispatch that nobody has claimed for this long is taken back when another worker has a free slot.
+UNCLAIMED_S: Final = 1.0
+
+ANNOUNCE_INTERVAL_S: Final = 1.0
+ANNOUNCE_DEBOUNCE_S: Final = 0.2
+MEMBER_SILENT_S: Final = 3.0
+
+BATCH_RECORDS_MAX: Final = 5_000
+
+MAX_ATTEMPTS: Final = 5
+BACKOFF_BASE_S: Final = 1.0
+BACKOFF_FACTOR: Final = 2.0
+BACKOFF_CAP_S: Final = 60.0
+DELAY_S_MAX: Final = 366 * 24 * 3600.0
+
+assert TASK_BYTES_MAX * 4 // 3 + STATE_BYTES_MAX + TRACEBACK_CHARS_MAX * 6 < RECORD_BYTES_MAX
+assert LEASE_MARGIN_S < LEASE_S / LEASE_RENEWALS < LEASE_S
+assert MEMBER_SILENT_S > 2 * ANNOUNCE_INTERVAL_S
+assert HEARTBEAT_INTERVAL_MS * 3 <= SESSION_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS
+assert ANNOUNCE_DEBOUNCE_S < ANNOUNCE_INTERVAL_S

@@ -1,0 +1,334 @@
+"""Wire models: every record that PSTP's processes exchange, and the public `task-events`.
+
+JSON on the wire, msgspec in memory.  Every record carries the protocol's major version `v`; a reader that meets a
+higher one must stop rather than guess.  `tasks`, `commands`, `completions` and `task-events` are keyed by group (UTF-8)
+and live in the partition that murmur2 gives; `dispatches` and `control` name theirs; `members` is keyed by instance.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+PROTOCOL: Final = 1
+
+
+class TaskState(StrEnum):
+    """States of a task, as `task-events` names them."""
+
+    PARKED = "parked"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    DEAD_LETTERED = "dead_lettered"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    REJECTED = "rejected"
+
+
+TERMINAL: Final = frozenset({
+    TaskState.SUCCEEDED, TaskState.DEAD_LETTERED, TaskState.CANCELLED, TaskState.SKIPPED, TaskState.REJECTED,
+})  # fmt: skip
+
+
+class ReportKind(StrEnum):
+    """What a worker says about a task.  `returned`: never ran.  `abandoned`: was stopped by a drain, and has ended."""
+
+    STARTED = "started"
+    RENEWED = "renewed"
+    PROGRESS = "progress"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    SNOOZED = "snoozed"
+    RETURNED = "returned"
+    ABANDONED = "abandoned"
+
+
+class EventKind(StrEnum):
+    """Kinds of `task-events`.  `task` is a state change of a task; the others are told apart by readers who care."""
+
+    TASK = "task"
+    PROGRESS = "progress"
+    GROUP_STATE = "group_state"
+    DUPLICATE = "duplicate"
+    STALE_REPORT = "stale_report"
+    COMMAND = "command"
+
+
+class Reason(StrEnum):
+    """Why a task became a dead letter or was rejected, why it runs again, why a dispatch came back."""
+
+    NO_GROUP = "no_group"
+    KEY_NOT_UTF8 = "key_not_utf8"
+    NO_VALUE = "no_value"
+    VALUE_NOT_UTF8 = "value_not_utf8"
+    BAD_JSON = "bad_json"
+    TOO_DEEP = "too_deep"
+    NOT_AN_OBJECT = "not_an_object"
+    WRONG_TYPE = "wrong_type"
+    TOO_LARGE = "too_large"
+    GROUP_MISMATCH = "group_mismatch"
+    WRONG_PARTITION = "wrong_partition"
+    INTERNAL_ERROR = "internal_error"
+
+    ATTEMPTS_SPENT = "attempts_spent"
+    NOT_RETRYABLE = "not_retryable"
+    HANDLER_REJECTED = "handler_rejected"
+    INVALID_PAYLOAD = "invalid_payload"
+    INVALID_RESULT = "invalid_result"
+    STATE_TOO_LARGE = "state_too_large"
+    TIMEOUT = "timeout"
+    WORKER_LOST = "worker_lost"
+    CASCADE = "cascade"
+
+    FAILED = "failed"
+    SNOOZED = "snoozed"
+    RETURNED = "returned"
+    ABANDONED = "abandoned"
+    NO_HANDLER = "no_handler"
+    TAKEN_BACK = "taken_back"
+    LOST_BEFORE_START = "lost_before_start"
+
+
+class Moment(Struct, frozen=True, gc=False):
+    """A worker's reading of both clocks.  `mono_ns` compares only within one `clock_id` (one boot of one machine)."""
+
+    wall_ms: int
+    mono_ns: int
+    clock_id: str
+
+
+class ErrorInfo(Struct, frozen=True, gc=False, omit_defaults=True):
+    """An error as people read it; texts are cut to the limits, and say so."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+
+class HandlerPolicy(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a handler's declaration says about failures; None leaves it to the scheduler's settings."""
+
+    max_attempts: int | None = None
+    backoff_base_s: float | None = None
+    backoff_factor: float | None = None
+    backoff_cap_s: float | None = None
+
+
+class DispatchedTask(Struct, frozen=True, omit_defaults=True):
+    """One task of a run, with the token reserved for it."""
+
+    sequence: int
+    task_id: str
+    type: str
+    token: int
+    attempt: int
+    payload: Raw = Raw(b"null")
+    timeout_s: float | None = None
+    labels: dict[str, str] = {}
+    extra: dict[str, Raw] = {}
+    trace: dict[str, str] = {}
+
+
+class Dispatch(Struct, frozen=True, omit_defaults=True):
+    """Scheduler to worker: a run of 1..k consecutive tasks of one group (`dispatches`, key = group)."""
+
+    v: int
+    group: str
+    partition: int  # of `completions`: reports go there
+    scheduler: str
+    tasks: tuple[DispatchedTask, ...]
+    state: Raw | None = None  # group state as the task before left it
+
+
+class Report(Struct, frozen=True, omit_defaults=True):
+    """What happened to one task.  Which fields matter depends on `kind`:
+
+    started: `started`, `policy`; renewed: none; progress: `fraction`, `note`; succeeded: `started`, `ended`, `result`,
+    `state` when `state_set`; failed: `started`, `ended`, `error`, `reason`, `delay_s` (asked for by `Retry`),
+    `retryable`; rejected (by the handler, no retry): `reason`, `error`; snoozed: `delay_s`; returned: `reason`;
+    abandoned: `started`, `ended`.
+    """
+
+    kind: ReportKind
+    sequence: int
+    token: int
+    started: Moment | None = None
+    ended: Moment | None = None
+    policy: HandlerPolicy | None = None
+    error: ErrorInfo | None = None
+    reason: Reason | None = None
+    retryable: bool = True
+    delay_s: float | None = None
+    result: Raw | None = None
+    result_cut: bool = False
+    state: Raw | None = None
+    state_set: bool = False
+    fraction: float | None = None
+    note: str | None = None
+
+
+class Completion(Struct, frozen=True, omit_defaults=True):
+    """Worker to scheduler: reports about tasks of one claim, in order (`completions`, key = group)."""
+
+    v: int
+    group: str
+    worker: str
+    boot_id: str
+    claim_id: str
+    dispatch_partition: int
+    dispatch_offset: int
+    reports: tuple[Report, ...]
+
+
+class Control(Struct, frozen=True, omit_defaults=True):
+    """Scheduler to workers (`control`): take a dispatch back before it is claimed, or cancel a running task."""
+
+    v: int
+    kind: str  # take_back | cancel
+    dispatch_partition: int
+    group: str
+    token: int
+    scheduler: str
+
+
+class Member(Struct, frozen=True, omit_defaults=True):
+    """An announcement on `members` (key = instance; a tombstone when it leaves).  Silent for MEMBER_SILENT_S: dead.
+
+    `partitions`: of the input topics (scheduler) or of `dispatches` (worker).  A scheduler tells what it has
+    outstanding: `unclaimed` per dispatch partition, `running` per worker instance.
+    """
+
+    v: int
+    instance: str
+    boot_id: str
+    role: str  # scheduler | worker
+    host: str
+    pid: int
+    at_ms: int
+    http: str = ""
+    partitions: tuple[int, ...] = ()
+    slots: int = 0
+    types: tuple[str, ...] = ()
+    unclaimed: dict[int, int] = {}
+    running: dict[str, int] = {}
+
+
+class Event(Struct, frozen=True, omit_defaults=True):
+    """One public record of `task-events` (key = group).  Fold them in order and you have the whole truth.
+
+    `sequence` orders tasks within their partition; `origin_*` is where the task stands in `tasks`.  `payload` comes
+    once, with a task's first record.  `started_*`, `ended_*`, `clock_id` and `boot_id` are the worker's own words.
+    """
+
+    v: int
+    kind: EventKind
+    at: datetime
+    group: str | None = None
+    task_id: str | None = None
+    type: str | None = None
+    state: TaskState | None = None
+    attempt: int | None = None
+    fencing_token: int | None = None
+    sequence: int | None = None
+    origin_partition: int | None = None
+    origin_offset: int | None = None
+    worker: str | None = None
+    reason: str | None = None
+    not_before: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    started_mono_ns: int | None = None
+    ended_mono_ns: int | None = None
+    clock_id: str | None = None
+    boot_id: str | None = None
+    error: ErrorInfo | None = None
+    result: Raw | None = None
+    result_cut: bool = False
+    progress: float | None = None
+    note: str | None = None
+    labels: dict[str, str] = {}
+    priority: int | None = None
+    payload: Raw | None = None
+    group_state: Raw | None = None
+
+
+class Events(Struct, frozen=True):
+    """Several events of one group in one record, in order."""
+
+    v: int
+    events: tuple[Event, ...]
+
+
+class VersionError(ValueError):
+    """A record of a newer major protocol version: this process is too old to read it."""
+
+
+T = TypeVar("T", Dispatch, Completion, Control, Member)
+
+encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+
+
+class _Version(Struct):
+    v: int = 0
+
+
+_version = msgspec.json.Decoder(_Version).decode
+
+
+def _decoder(model: type[T]) -> Callable[[bytes], T]:
+    decode = msgspec.json.Decoder(model).decode
+
+    def checked(data: bytes) -> T:
+        try:
+            record = decode(data)
+        except msgspec.ValidationError:
+            _refuse_newer(_version(data).v)
+            raise
+        _refuse_newer(record.v)
+        return record
+
+    return checked
+
+
+def _refuse_newer(version: int) -> None:
+    if version > PROTOCOL:
+        raise VersionError(f"record of protocol {version}, this process speaks {PROTOCOL}: upgrade it")
+
+
+# Each raises `VersionError`, or `msgspec.DecodeError` on anything that is no such record.
+decode_dispatch = _decoder(Dispatch)
+decode_completion = _decoder(Completion)
+decode_control = _decoder(Control)
+decode_member = _decoder(Member)
+
+_event = msgspec.json.Decoder(Event).decode
+_events = msgspec.json.Decoder(Events).decode
+
+
+def decode_events(data: bytes) -> tuple[Event, ...]:
+    """The events of one record of `task-events`, in order.  Raises like the other decoders."""
+    if b'"events":' in data[:40]:
+        record = _events(data)
+        _refuse_newer(record.v)
+        return record.events
+    event = _event(data)
+    _refuse_newer(event.v)
+    return (event,)
+
+
+def utc(wall_ms: int) -> datetime:
+    return datetime.fromtimestamp(wall_ms / 1000, UTC)
+
+
+def cut(text: str, chars_max: int) -> str:
+    """`text`, cut to a limit and saying so."""
+    if len(text) <= chars_max:
+        return text
+    return f"{text[:chars_max]}… [cut, {len(text)} characters]"
