@@ -1,4 +1,4 @@
-"""Reading clocks and drawing ids: the only place that does, besides entry points.  Pure code takes `Now` as an argument."""
+"""Reading clocks and drawing ids: only here and in entry points.  Pure code takes `Now` as an argument."""
 
 import time
 import uuid
