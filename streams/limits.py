@@ -39,6 +39,9 @@ MEMBER_SILENT_S: Final = 3.0
 BATCH_RECORDS_MAX: Final = 5_000
 
 MAX_ATTEMPTS: Final = 5
+# What a task may ask for; its `type`, `id` and `idempotency_key` are names, not places for data.
+MAX_ATTEMPTS_MAX: Final = 1_000
+NAME_CHARS_MAX: Final = 200
 BACKOFF_BASE_S: Final = 1.0
 BACKOFF_FACTOR: Final = 2.0
 BACKOFF_CAP_S: Final = 60.0

@@ -8,12 +8,18 @@ and live in the partition that murmur2 gives; `dispatches` and `control` name th
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
 PROTOCOL: Final = 1
+
+# msgspec takes `Raw` only by itself: in a union with None it refuses values.  Absent is None, null is Raw(b"null").
+if TYPE_CHECKING:
+    MaybeRaw = Raw | None
+else:
+    MaybeRaw = Raw
 
 
 class TaskState(StrEnum):
@@ -144,7 +150,7 @@ class Dispatch(Struct, frozen=True, omit_defaults=True):
     partition: int  # of `completions`: reports go there
     scheduler: str
     tasks: tuple[DispatchedTask, ...]
-    state: Raw | None = None  # group state as the task before left it
+    state: MaybeRaw = None  # group state as the task before left it
 
 
 class Report(Struct, frozen=True, omit_defaults=True):
@@ -166,9 +172,9 @@ class Report(Struct, frozen=True, omit_defaults=True):
     reason: Reason | None = None
     retryable: bool = True
     delay_s: float | None = None
-    result: Raw | None = None
+    result: MaybeRaw = None
     result_cut: bool = False
-    state: Raw | None = None
+    state: MaybeRaw = None
     state_set: bool = False
     fraction: float | None = None
     note: str | None = None
@@ -249,14 +255,14 @@ class Event(Struct, frozen=True, omit_defaults=True):
     clock_id: str | None = None
     boot_id: str | None = None
     error: ErrorInfo | None = None
-    result: Raw | None = None
+    result: MaybeRaw = None
     result_cut: bool = False
     progress: float | None = None
     note: str | None = None
     labels: dict[str, str] = {}
     priority: int | None = None
-    payload: Raw | None = None
-    group_state: Raw | None = None
+    payload: MaybeRaw = None
+    group_state: MaybeRaw = None
 
 
 class Events(Struct, frozen=True):

@@ -1,0 +1,166 @@
+"""Asking the cluster about topics and changing them; every failure is one sentence that says what to do.
+
+librdkafka would print its own lines as well: they go to a logger that nobody listens to, and the last of its errors
+into our sentence.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple, NoReturn
+
+import confluent_kafka as ck
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it marks no re-exports
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from streams.clock import now
+from streams.errors import UserError
+from streams.settings import Settings
+from streams.topic_plan import TopicPlan
+
+DEADLINE_S: Final = 10.0
+
+silent_logger = logging.getLogger("pstp.kafka.silent")
+silent_logger.addHandler(logging.NullHandler())
+silent_logger.propagate = False
+
+
+class TopicsError(UserError):
+    """The cluster or its topics are not as PSTP needs them."""
+
+
+class TopicFacts(NamedTuple):
+    """A topic as it is."""
+
+    topic_id: str
+    partitions: int
+    replicas: int  # of the partition with the fewest
+
+
+class Admin:
+    """One connection for questions about topics.  Each method raises `TopicsError` after `DEADLINE_S` at the latest."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._cause = ""
+        conf = settings.kafka(error_cb=self._note, **{"socket.timeout.ms": int(DEADLINE_S * 1000)})
+        try:
+            self._client = AdminClient(conf, logger=silent_logger)
+        except ck.KafkaException as error:
+            raise TopicsError(f"Kafka's settings make no sense ({error.args[0].str()}): correct PSTP_…") from None
+
+    def describe(self, topics: Iterable[str]) -> dict[str, TopicFacts | None]:
+        """Facts by topic; None for one that does not exist."""
+        found: dict[str, TopicFacts | None] = {}
+        futures = self._client.describe_topics(ck.TopicCollection(list(topics)), request_timeout=DEADLINE_S)
+        for topic, future in futures.items():
+            try:
+                description = future.result()
+            except ck.KafkaException as error:
+                if error.args[0].code() != ck.KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    self._explain(error, f"look at topic `{topic}`")
+                found[topic] = None
+            else:
+                replicas = min((len(p.replicas) for p in description.partitions), default=0)
+                found[topic] = TopicFacts(str(description.topic_id), len(description.partitions), replicas)
+        return found
+
+    def create(self, plans: Iterable[TopicPlan]) -> list[str]:
+        """Create the topics and wait until they are there; returns those that did not exist."""
+        replicas = self._settings.replication_factor
+        topics = [NewTopic(p.topic, p.partitions, replicas, config=p.config) for p in plans]
+        created = []
+        for topic, future in (self._client.create_topics(topics) if topics else {}).items():
+            try:
+                future.result()
+                created.append(topic)
+            except ck.KafkaException as error:
+                if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
+                    self._explain(error, f"create topic `{topic}`")
+        deadline_ms = now().mono_ms + DEADLINE_S * 1000
+        while None in self.describe(created).values():  # a broker hears of them a little later than the controller
+            if now().mono_ms > deadline_ms:
+                raise TopicsError("new topics do not show up on the brokers: look at the cluster's health, try again")
+            self._client.poll(0.05)
+        return created
+
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Raise a topic's number of partitions to this."""
+        for future in self._client.create_partitions([NewPartitions(topic, partitions)]).values():
+            self._await(future, f"add partitions to `{topic}`")
+
+    def configs(self, topics: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Every setting of each topic, defaults included."""
+        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+        futures = self._client.describe_configs(resources, request_timeout=DEADLINE_S) if resources else {}
+        return {
+            resource.name: {name: entry.value for name, entry in self._await(future, "read topics' settings").items()}
+            for resource, future in futures.items()
+        }
+
+    def set_configs(self, configs: Mapping[str, Mapping[str, str]]) -> None:
+        resources = [
+            ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                for name, value in config.items()
+            ])
+            for topic, config in configs.items()
+        ]  # fmt: skip
+        if resources:
+            for future in self._client.incremental_alter_configs(resources, request_timeout=DEADLINE_S).values():
+                self._await(future, "change topics' settings")
+
+    def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """What a consumer group has committed, by topic and partition; empty if it never did."""
+        asked = [ck.ConsumerGroupTopicPartitions(group)]
+        futures = self._client.list_consumer_group_offsets(asked, request_timeout=DEADLINE_S)
+        result = self._await(futures[group], f"read offsets of group `{group}`")
+        return {(p.topic, p.partition): p.offset for p in result.topic_partitions if p.offset >= 0}
+
+    def offsets(self, partitions: Iterable[tuple[str, int]], at_ms: int | None = None) -> dict[tuple[str, int], int]:
+        """The end of each partition, or its first offset written at `at_ms` (wall time) or later; -1 if there is none."""
+        spec = OffsetSpec.latest() if at_ms is None else OffsetSpec(at_ms)  # type: ignore[no-untyped-call, abstract]
+        asked = {ck.TopicPartition(*partition): spec for partition in partitions}
+        futures = self._client.list_offsets(asked, request_timeout=DEADLINE_S) if asked else {}
+        return {
+            (p.topic, p.partition): self._await(future, f"read offsets of `{p.topic}`").offset
+            for p, future in futures.items()
+        }
+
+    def delete_before(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        asked = [ck.TopicPartition(*partition, offset) for partition, offset in offsets.items()]
+        for p, future in (self._client.delete_records(asked, request_timeout=DEADLINE_S) if asked else {}).items():
+            self._await(future, f"trim topic `{p.topic}`")
+
+    def _await(self, future: "Future[Any]", doing: str) -> Any:
+        try:
+            return future.result()
+        except ck.KafkaException as error:
+            self._explain(error, doing)
+
+    def _note(self, error: ck.KafkaError) -> None:
+        if error.code() != ck.KafkaError._ALL_BROKERS_DOWN:
+            self._cause = error.str().rpartition("/bootstrap: ")[2].partition(" (after ")[0]
+
+    def _explain(self, error: ck.KafkaException, doing: str) -> NoReturn:
+        kafka_error: ck.KafkaError = error.args[0]
+        if kafka_error.code() in (ck.KafkaError._TIMED_OUT, ck.KafkaError._TRANSPORT, ck.KafkaError._ALL_BROKERS_DOWN):
+            self._client.poll(0)  # fills in the cause
+            raise unreachable(self._settings, self._cause) from None
+        raise TopicsError(f"cannot {doing} ({kafka_error.str()}): mend that in the cluster or in PSTP_…") from None
+
+
+def unreachable(settings: Settings, cause: str) -> TopicsError:
+    because = f" ({cause})" if cause else ""
+    return TopicsError(
+        f"Kafka does not answer at {settings.bootstrap_servers}{because}: "
+        "start one with `pstp broker`, or set PSTP_BOOTSTRAP_SERVERS to yours"
+    )

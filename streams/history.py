@@ -1,0 +1,123 @@
+"""Building `task-events`: what the world sees of a decision.  Pure."""
+
+from streams import limits
+from streams.clock import Now
+from streams.group import Emit, Head, Ignored
+from streams.intake import AcceptedTask
+from streams.protocol import (
+    PROTOCOL,
+    Completion,
+    Event,
+    EventKind,
+    Moment,
+    Reason,
+    Report,
+    ReportKind,
+    TaskState,
+    cut,
+    utc,
+)
+
+NO_TIME = Moment(0, 0, "")
+
+
+def state_changed(
+    group: str, task: AcceptedTask, emit: Emit, now: Now, boot_id: str | None, origin: tuple[int, int] | None
+) -> Event:
+    """A task's state changed.  `origin`, its place in `tasks`, comes with its first event, and so does the payload."""
+    report = emit.report
+    started, ended = (report.started, report.ended) if report else (None, None)
+    return Event(
+        PROTOCOL,
+        EventKind.TASK,
+        utc(now.wall_ms),
+        group=group,
+        task_id=task.task_id,
+        type=task.type,
+        state=emit.state,
+        attempt=emit.attempt,
+        fencing_token=emit.token or None,
+        sequence=emit.sequence,
+        reason=emit.reason,
+        worker=emit.worker or None,
+        boot_id=boot_id,
+        labels=task.labels,
+        priority=task.priority,
+        not_before=None if emit.due_wall_ms is None else utc(emit.due_wall_ms),
+        origin_partition=origin and origin[0],
+        origin_offset=origin and origin[1],
+        payload=task.payload if origin else None,
+        started_at=utc(started.wall_ms) if started else None,
+        started_mono_ns=started.mono_ns if started else None,
+        ended_at=utc(ended.wall_ms) if ended else None,
+        ended_mono_ns=ended.mono_ns if ended else None,
+        clock_id=(started or ended or NO_TIME).clock_id or None,
+        error=emit.error,
+        result=report.result if report else None,
+        result_cut=report.result_cut if report else False,
+    )
+
+
+def rejected(key: bytes | None, origin: tuple[int, int], reason: Reason, detail: str, now: Now) -> Event:
+    """A record of `tasks` that is no task; it is named by its place."""
+    return Event(
+        PROTOCOL,
+        EventKind.TASK,
+        utc(now.wall_ms),
+        group=None if key is None else key.decode(errors="backslashreplace"),
+        task_id=f"{origin[0]}-{origin[1]}",
+        state=TaskState.REJECTED,
+        reason=reason,
+        origin_partition=origin[0],
+        origin_offset=origin[1],
+        note=detail,
+    )
+
+
+def report_refused(completion: Completion, report: Report, why: Ignored, now: Now) -> Event | None:
+    """A worker that lost its claim still speaks.  Renewals and progress are too many to be worth a record."""
+    if report.kind in (ReportKind.RENEWED, ReportKind.PROGRESS):
+        return None
+    return Event(
+        PROTOCOL,
+        EventKind.STALE_REPORT,
+        utc(now.wall_ms),
+        group=completion.group,
+        fencing_token=report.token,
+        sequence=report.sequence,
+        worker=completion.worker,
+        boot_id=completion.boot_id,
+        reason=why,
+        note=f"{report.kind} refused",
+    )
+
+
+def group_state(group: str, task: AcceptedTask, report: Report, now: Now) -> Event:
+    """The group state was replaced, by the completion that carried it.  No `group_state`: it was cleared."""
+    return Event(
+        PROTOCOL,
+        EventKind.GROUP_STATE,
+        utc(now.wall_ms),
+        group=group,
+        task_id=task.task_id,
+        sequence=report.sequence,
+        fencing_token=report.token,
+        group_state=report.state,
+    )
+
+
+def progress(group: str, task: AcceptedTask, head: Head, report: Report, worker: str, now: Now) -> Event:
+    return Event(
+        PROTOCOL,
+        EventKind.PROGRESS,
+        utc(now.wall_ms),
+        group=group,
+        task_id=task.task_id,
+        type=task.type,
+        attempt=head.attempt,
+        fencing_token=head.token,
+        sequence=head.sequence,
+        worker=worker,
+        progress=report.fraction,
+        note=None if report.note is None else cut(report.note, limits.NOTE_CHARS_MAX),
+    )

@@ -1,0 +1,56 @@
+"""The two questions that the watch asks of Kafka: how far has this log come, and what is still unclaimed?  Blocking."""
+
+from collections.abc import Iterable
+
+import confluent_kafka as ck
+import msgspec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from streams.logs import kafka_logger
+from streams.protocol import decode_dispatch
+from streams.settings import Settings
+
+
+class Lookups:
+    """Called from one worker thread.  All methods raise `KafkaException`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._completions, self._dispatches = settings.topic("completions"), settings.topic("dispatches")
+        self._admin = AdminClient(settings.kafka(), logger=kafka_logger())
+        # Never subscribes, so it never joins the workers; it only asks what they have committed.
+        self._workers = ck.Consumer(settings.kafka(**{
+            "group.id": settings.worker_group, "enable.auto.commit": False, "isolation.level": "read_committed",
+            "enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 5,
+        }), logger=kafka_logger())  # fmt: skip
+
+    def completion_ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The ends of these partitions of `completions` as they are now."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        wanted = {ck.TopicPartition(self._completions, p): latest for p in partitions}
+        answers = self._admin.list_offsets(wanted, request_timeout=10)
+        return {tp.partition: answer.result().offset for tp, answer in answers.items()}
+
+    def unclaimed_tokens(self, partition: int) -> set[int]:
+        """Tokens in this partition of `dispatches` that lie at or behind the workers' committed offset."""
+        place = ck.TopicPartition(self._dispatches, partition)
+        (committed,) = self._workers.committed([place], timeout=10)
+        start = committed.offset if committed.offset >= 0 else ck.OFFSET_BEGINNING
+        self._workers.assign([ck.TopicPartition(self._dispatches, partition, start)])
+        tokens: set[int] = set()
+        try:
+            while True:
+                for message in self._workers.consume(500, 1.0):
+                    if (error := message.error()) is not None:
+                        if error.code() == ck.KafkaError._PARTITION_EOF:
+                            return tokens
+                        raise ck.KafkaException(error)
+                    tokens |= _tokens(message.value() or b"")
+        finally:
+            self._workers.unassign()
+
+
+def _tokens(value: bytes) -> set[int]:
+    try:
+        return {task.token for task in decode_dispatch(value).tasks}
+    except msgspec.DecodeError:
+        return set()  # not ours, so nobody waits for it

@@ -1,0 +1,127 @@
+"""One partition in the memory of its owner: its groups, counter and watermarks.  Built from changelog rows.  Pure."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from streams import limits, rows
+from streams.group import IDLE, Group
+from streams.intake import AcceptedTask, Refused, read_task
+from streams.rows import PartitionRow, TaskRow
+
+INPUTS: Final = ("tasks", "completions", "commands")
+
+
+class BrokenInvariant(RuntimeError):
+    """The changelog says something that no owner can have written."""
+
+
+class Entry:
+    """One group.  `task` and `row` belong to its head; `parked` holds (sequence, row) of those behind, in order."""
+
+    __slots__ = ("group", "has_row", "holds", "key", "name", "parked", "row", "since_ms", "state", "task", "timer")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.name = key.decode()
+        self.group: Group = IDLE
+        self.task: AcceptedTask | None = None
+        self.row = b""
+        self.parked: deque[tuple[int, bytes]] = deque()
+        self.state: bytes | None = None  # group state, JSON
+        self.has_row = False  # whether the changelog holds a head row
+        self.holds: tuple[str, int | str] | None = (
+            None  # the slot it takes: ("unclaimed", partition), ("running", worker)
+        )
+        self.timer = 0  # names the one timer that still counts
+        self.since_ms = 0  # wall time of the last change of phase
+
+    def is_idle(self) -> bool:
+        return self.group == IDLE and self.state is None
+
+
+class Partition:
+    """What this process owns of one partition.  `next_offsets`: what was taken in of each input topic."""
+
+    def __init__(self, number: int, row: PartitionRow | None = None) -> None:
+        self.number = number
+        self.counter = row.counter if row else 0
+        self.next_offsets = dict.fromkeys(INPUTS, 0) | (row.next_offsets if row else {})
+        self.origins: dict[int, int] = row.origins if row else {}
+        self.entries: dict[bytes, Entry] = {}
+        self.read_up_to = dict(self.next_offsets)  # also past what carries no record, such as transaction markers
+        self.changed = False
+
+    def next_number(self) -> int:
+        """The next token or sequence.  Raises `BrokenInvariant` when 2**53 are used up."""
+        self.counter += 1
+        self.changed = True
+        if self.counter > limits.COUNTER_MAX:
+            raise BrokenInvariant(f"the counter of partition {self.number} is used up")
+        return self.counter
+
+    def begin_epoch(self) -> None:
+        """A new owner's numbers are above all that the owner before can have given out."""
+        self.counter = ((self.counter >> limits.EPOCH_SHIFT) + 1) << limits.EPOCH_SHIFT
+
+    def to_row(self, owner: str, boot_id: str, *, released: bool) -> bytes:
+        return rows.encode(
+            PartitionRow(rows.ROW_FORMAT, self.counter, self.next_offsets, self.origins, owner, boot_id, released)
+        )
+
+
+def load(number: int, table: Mapping[bytes, bytes]) -> Partition:
+    """Build a partition from its rows.  Raises `VersionError` or `BrokenInvariant`."""
+    row = table.get(rows.PARTITION_KEY)
+    partition = Partition(number, rows.decode_partition(row) if row else None)
+    for key, sequence, value in sorted(_task_rows(table), key=lambda t: t[1]):
+        _entry(partition, key).parked.append((sequence, value))
+    for key, value in table.items():
+        match key[:1]:
+            case b"H":
+                _load_head(_entry(partition, key[1:]), value)
+            case b"S":
+                _entry(partition, key[1:]).state = value
+    for entry in partition.entries.values():
+        entry.group = Group(entry.group.head, len(entry.parked), entry.group.blocked)
+    return partition
+
+
+def read_row(value: bytes) -> tuple[TaskRow, AcceptedTask]:
+    """The task of a row.  It was accepted once; a build that refuses what an older one took must not be run."""
+    row = rows.decode_task(value)
+    task = read_task(
+        row.key, row.value, row.headers, partition=row.origin_partition, offset=row.origin_offset,
+        bytes_max=limits.RECORD_BYTES_MAX,
+    )  # fmt: skip
+    if isinstance(task, Refused):
+        raise BrokenInvariant(f"a task that was accepted is refused now: {task.detail}")
+    return row, task
+
+
+def _task_rows(table: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, int, bytes]]:
+    for key, value in table.items():
+        if key[:1] == b"T":
+            sequence, group = rows.read_task_key(key)
+            yield group, sequence, value
+
+
+def _entry(partition: Partition, key: bytes) -> Entry:
+    entry = partition.entries.get(key)
+    if entry is None:
+        entry = partition.entries[key] = Entry(key)
+    return entry
+
+
+def _load_head(entry: Entry, value: bytes) -> None:
+    row = rows.decode_head(value)
+    entry.has_row = True
+    entry.group = Group(row.head, 0, row.blocked)
+    if row.head is None:
+        return
+    for place, (sequence, task) in enumerate(entry.parked):
+        if sequence == row.head.sequence:
+            del entry.parked[place]
+            entry.row, entry.task = task, read_row(task)[1]
+            return
+    raise BrokenInvariant(f"group {entry.name!r} has a head without its task")

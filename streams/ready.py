@@ -1,0 +1,129 @@
+"""The ready set, and where a head may go: waiting happens here, where it can be ordered and explained.  Pure.
+
+Order: by age, among the types that have a free slot somewhere.  A dispatch goes to the live worker with the most free
+slots that handles the type; it is put into the lowest dispatch partition that this worker owns, so that a transaction
+touches few partitions.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from streams.protocol import Member
+
+
+class Ready(NamedTuple):
+    """A group whose head may run.  `number` rises with each entry into the set."""
+
+    number: int
+    partition: int
+    key: bytes
+
+
+class ReadySet:
+    """Groups with a ready head, oldest first per type.  A group is in it at most once; leaving early is lazy."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[str, deque[Ready]] = {}
+        self._number_of: dict[tuple[int, bytes], int] = {}
+        self._next_number = 0
+
+    def __len__(self) -> int:
+        return len(self._number_of)
+
+    def __contains__(self, group: tuple[int, bytes]) -> bool:
+        return group in self._number_of
+
+    def add(self, partition: int, key: bytes, task_type: str) -> None:
+        """Put a group at the end.  Raises `ValueError` if it is in already."""
+        if (partition, key) in self._number_of:
+            raise ValueError("group is ready already")
+        self._next_number += 1
+        self._number_of[partition, key] = self._next_number
+        self._by_type.setdefault(task_type, deque()).append(Ready(self._next_number, partition, key))
+
+    def discard(self, partition: int, key: bytes) -> None:
+        self._number_of.pop((partition, key), None)
+
+    def drop_partition(self, partition: int) -> None:
+        for group in [g for g in self._number_of if g[0] == partition]:
+            del self._number_of[group]
+
+    def types(self) -> dict[str, int]:
+        """How many are ready, per type."""
+        counts = {t: sum(map(self._is_live, q)) for t, q in self._by_type.items()}
+        return {t: n for t, n in counts.items() if n}
+
+    def drain(self, capacity: "Capacity") -> Iterable[tuple[Ready, int]]:
+        """Take out what can go now: (group, dispatch partition), each slot taken from `capacity` as it is given out."""
+        heads = [(q[0].number, t) for t, q in self._by_type.items() if self._skip_dead(q)]
+        heapq.heapify(heads)
+        while heads:
+            _, task_type = heads[0]
+            partition = capacity.take(task_type)
+            queue = self._by_type[task_type]
+            if partition is None:
+                heapq.heappop(heads)
+                continue
+            ready = queue.popleft()
+            del self._number_of[ready.partition, ready.key]
+            if self._skip_dead(queue):
+                heapq.heapreplace(heads, (queue[0].number, task_type))
+            else:
+                heapq.heappop(heads)
+            yield ready, partition
+        for task_type in [t for t, q in self._by_type.items() if not q]:
+            del self._by_type[task_type]
+
+    def _is_live(self, ready: Ready) -> bool:
+        return self._number_of.get((ready.partition, ready.key)) == ready.number
+
+    def _skip_dead(self, queue: deque[Ready]) -> bool:
+        """Whether a live entry stands in front now."""
+        while queue and not self._is_live(queue[0]):
+            queue.popleft()
+        return bool(queue)
+
+
+class Capacity:
+    """Free slots of the live workers, as this scheduler knows them: what they announced, less what is outstanding.
+
+    `unclaimed` (dispatch partition -> dispatches nobody has started) and `running` (worker -> tasks) are those of all
+    schedulers together.
+    """
+
+    def __init__(self, workers: Iterable[Member], unclaimed: dict[int, int], running: dict[str, int]) -> None:
+        self._inbox: dict[str, int] = {}
+        self._free: dict[str, int] = {}
+        self._by_type: dict[str, list[str]] = {}
+        self.owner_of: dict[int, str] = {}
+        for worker in workers:
+            for partition in worker.partitions:
+                self.owner_of[partition] = worker.instance
+            if not worker.partitions:
+                continue
+            taken = running.get(worker.instance, 0) + sum(unclaimed.get(p, 0) for p in worker.partitions)
+            self._inbox[worker.instance] = min(worker.partitions)
+            self._free[worker.instance] = worker.slots - taken
+            for task_type in worker.types:
+                self._by_type.setdefault(task_type, []).append(worker.instance)
+
+    def handles(self, task_type: str) -> bool:
+        """Whether any live worker has a handler for this type."""
+        return task_type in self._by_type
+
+    def free(self, task_type: str, but: str | None = None) -> bool:
+        """Whether a worker that handles this type, other than `but`, has a free slot."""
+        return any(self._free[w] > 0 for w in self._by_type.get(task_type, ()) if w != but)
+
+    def take(self, task_type: str) -> int | None:
+        """A dispatch partition with a free slot for this type, and the slot is taken; None if there is none."""
+        workers = self._by_type.get(task_type)
+        if not workers:
+            return None
+        worker = max(workers, key=self._free.__getitem__)
+        if self._free[worker] <= 0:
+            return None
+        self._free[worker] -= 1
+        return self._inbox[worker]

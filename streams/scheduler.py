@@ -1,0 +1,352 @@
+"""The scheduler process: Faust app, one agent, one table, one transaction per step.
+
+    pump (thread) ── Batch ──▶ agent ── Engine.step ──▶ Transactor.commit (thread)
+                                 ▲                           │ failed or fenced
+                     answers of look-ups, members            └──▶ leave the group, join again, load afresh
+
+Memory runs ahead of the log by at most one step, and only the agent moves it.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import confluent_kafka as ck
+import structlog
+from faust.types import TP
+from prometheus_client import CollectorRegistry
+
+from streams import limits, questions
+from streams.app import new_app
+from streams.clock import Now, new_id, now
+from streams.engine import Engine, Input, Output, RecordFailed
+from streams.errors import InstanceTakenError, UserError
+from streams.http import HttpServer
+from streams.lookups import Lookups
+from streams.members import Announcer, MembersView
+from streams.metrics import SchedulerMetrics
+from streams.partition import INPUTS, Partition
+from streams.protocol import PROTOCOL, Member, VersionError
+from streams.retry import Policy
+from streams.settings import Settings, TopicName
+from streams.store import LoadingInterrupted, LogWentBack, Store
+from streams.topics import verify_identity
+from streams.transaction import GroupMetadata, TransactionFailed, Transactor
+from streams.transport import Batch, Pump
+
+log = structlog.get_logger("scheduler")
+
+T = TypeVar("T")
+Offsets = dict[tuple[TopicName, int], int]
+
+
+class Scheduler:
+    """One instance.  `run()` returns after `request_stop()`, and raises `UserError` when it must not go on."""
+
+    pump: Pump | None = None
+
+    def __init__(self, settings: Settings, instance: str) -> None:
+        self.settings, self.instance, self.boot_id = settings, instance, new_id()
+        self.lost = False  # the latest revocation: partitions were taken, not asked for
+        owner = settings.transactional_id(instance)
+        self.engine = Engine(
+            instance=instance, boot_id=self.boot_id, owner=owner, partitions=settings.partitions,
+            lease_s=settings.lease_s, task_bytes_max=settings.task_bytes_max,
+            policy=Policy(max_attempts=settings.max_attempts),
+        )  # fmt: skip
+        self.transactor = Transactor(settings, owner)
+        self.store = Store(settings, owner, self.transactor.fence, self._note_loading)
+        self.loading: int | None = None  # rows read so far, while partitions are loaded
+        self._lookups = Lookups(settings)
+        self._threads = {name: ThreadPoolExecutor(1, name) for name in ("transaction", "loading", "lookups")}
+        self._answers: list[Callable[[Now], None]] = []
+        self._background: set[asyncio.Future[Any]] = set()
+        self._step = asyncio.Lock()
+        self._names: dict[str, TopicName] = {settings.topic(t): t for t in INPUTS}
+        self._suspect: tuple[TopicName, int, int] | None = None
+        self._group: GroupMetadata = None
+        self._stop = asyncio.Event()
+        self._fatal: Exception | None = None
+        self._trusted = True  # whether memory says what the log says
+        self._unread: set[TP] = set()  # input partitions not read to an end since they were assigned
+        self._members = MembersView(settings, instance, self.boot_id, on_failed=self._fail_from_thread)
+        self._announcer = Announcer(settings)
+        registry = CollectorRegistry()
+        self.metrics = SchedulerMetrics(registry, self)
+        self._http = HttpServer(
+            settings.http, registry, live=self.is_live, ready=self.is_ready, routes=questions.routes(self)
+        )
+        self._http_address = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- life
+
+    async def run(self) -> None:
+        """Raises `UserError` (one sentence, exit code 2) when topics, protocol or instance id forbid to go on."""
+        self._loop = asyncio.get_running_loop()
+        await self._in_thread("loading", verify_identity, self.settings)
+        self._members.start()
+        await self._in_thread("loading", self._members.wait_caught_up, 10)
+        await self._in_thread("loading", self._members.ensure_unused)
+        await self._in_thread("transaction", self.transactor.start)
+        self._http_address = await self._http.start()
+        self._announce()
+        self._announcer.start()
+        app = new_app(self)
+        log.info("started", http=self._http_address, boot_id=self.boot_id)
+        try:
+            async with app:
+                await self._stop.wait()
+                await self._release_all()
+        finally:
+            await self._in_thread("lookups", self._leave)
+            await self._http.stop()
+            for thread in self._threads.values():
+                thread.shutdown(wait=False)
+        if self._fatal is not None:
+            raise self._fatal
+
+    def request_stop(self) -> None:
+        """Finish the step in hand, release the partitions cleanly, leave.  Call it from the event loop."""
+        self._stop.set()
+
+    def _leave(self) -> None:
+        self._announcer.leave(tombstone=not isinstance(self._fatal, InstanceTakenError))
+        self._members.stop()
+
+    def fail(self, error: Exception) -> None:
+        """Stop because of something that going on would make worse."""
+        if self._fatal is None:
+            self._fatal = error if isinstance(error, UserError) else UserError(str(error))
+            log.error("stopping", why=str(error))
+        self._stop.set()
+
+    def _fail_from_thread(self, error: Exception) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.fail, error)
+
+    # -- what Faust's driver asks for
+
+    def input_topics(self) -> list[str]:
+        return list(self._names)
+
+    def consumer_conf(self) -> dict[str, Any]:
+        """Classic protocol, `range`: all inputs with one number go to one owner, and a dead one is noticed in 6 s."""
+        return self.settings.kafka(**{
+            "group.id": self.settings.scheduler_group, "client.id": self.instance,
+            "group.protocol": "classic", "partition.assignment.strategy": "range",
+            "session.timeout.ms": limits.SESSION_TIMEOUT_MS, "heartbeat.interval.ms": limits.HEARTBEAT_INTERVAL_MS,
+            "max.poll.interval.ms": limits.POLL_INTERVAL_MS_MAX,
+            "enable.auto.commit": False, "enable.auto.offset.store": False, "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed", "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50, "fetch.queue.backoff.ms": 5, "queued.min.messages": 20_000,
+            "fetch.message.max.bytes": limits.RECORD_BYTES_MAX,
+        })  # fmt: skip
+
+    def interrupt_loading(self) -> None:
+        self.store.interrupted.set()
+
+    async def take_over(self, assigned: set[TP]) -> None:
+        """Load the partitions and stamp them with our name; the pump lets records flow only after this."""
+        numbers = {tp.partition for tp in assigned}
+        self.store.interrupted.clear()
+        self._trusted, self._unread = True, set(assigned)
+        try:
+            self.loading = 0
+            loaded = await self._in_thread("loading", self.store.load, numbers)
+            async with self._step:
+                for partition in loaded.values():
+                    self.engine.adopt(partition, now())
+                stamps = [s for p in loaded for s in self.engine.stamp(p, released=False)]
+                await self._commit(stamps, self._positions(loaded), self.pump.group if self.pump else None)
+        except LoadingInterrupted:
+            log.info("loading interrupted by a rebalance")
+        except TransactionFailed:
+            self._distrust()
+        except (LogWentBack, VersionError) as error:
+            self.fail(error)
+        except ck.KafkaException as error:
+            log.warning("loading failed", error=str(error))
+            self._distrust()
+        finally:
+            self.loading = None
+        log.info("assigned", partitions=sorted(numbers))
+        self._announce()
+
+    async def let_go(self, revoked: set[TP]) -> None:
+        """Wait for the step in hand; a clean release spares the next owner from fencing us."""
+        async with self._step:
+            await self._release({tp.partition for tp in revoked}, clean=not self.lost)
+        self._announce()
+
+    async def _release_all(self) -> None:
+        async with self._step:
+            await self._release(set(self.engine.partitions), clean=True)
+            self._trusted = False
+
+    async def _release(self, numbers: set[int], *, clean: bool) -> None:
+        owned = [self.engine.partitions[n] for n in numbers if n in self.engine.partitions]
+        if not owned:
+            return
+        stamps = [s for p in owned for s in self.engine.stamp(p.number, released=True)]
+        for partition in owned:
+            self.engine.drop(partition.number)
+        if not (clean and self._trusted):
+            return
+        try:
+            await self._commit(stamps, self._positions({p.number: p for p in owned}), self._group)
+            await self._in_thread("loading", self.store.keep, owned)
+        except (TransactionFailed, ck.KafkaException) as error:
+            log.warning("release failed, the next owner will fence us", error=str(error))
+        log.info("released", partitions=sorted(numbers))
+
+    # -- steps
+
+    async def handle(self, batch: Batch) -> None:
+        """One batch, one step, one transaction."""
+        async with self._step:
+            if not batch.is_stale and self._trusted:
+                await self._take_step(batch)
+        batch.release()
+
+    async def _take_step(self, batch: Batch) -> None:
+        self._group = batch.group or self._group
+        self._unread -= batch.ends.keys()
+        moment = now()
+        self._take_answers(moment)
+        self.engine.members = list(self._members.alive().values())
+        try:
+            outputs = self.engine.step(self._inputs(batch), self._ends(batch), moment)
+            if outputs:
+                await self._commit(outputs, self._positions(touched(outputs, self.engine)), self._group)
+        except RecordFailed as error:
+            self._note_suspect(error)
+            self._distrust()
+        except VersionError as error:
+            self.fail(error)
+            self._distrust(rejoin=False)
+        except TransactionFailed:
+            self._distrust()
+        else:
+            self._ask()
+            self._announce()
+
+    def _inputs(self, batch: Batch) -> list[Input]:
+        names = self._names
+        return [
+            Input(names[m.topic()], m.partition(), m.offset(), m.key(), m.value(), m.headers() or [])  # type: ignore
+            for m in batch.records
+        ]
+
+    def _ends(self, batch: Batch) -> dict[tuple[str, int], int]:
+        return {(self._names[tp.topic], tp.partition): offset for tp, offset in batch.ends.items()}
+
+    def _positions(self, partitions: Mapping[int, Partition]) -> Offsets:
+        return {(t, p.number): p.read_up_to[t] for p in partitions.values() for t in INPUTS}
+
+    async def _commit(self, outputs: list[Output], offsets: Offsets, group: GroupMetadata) -> None:
+        if outputs:
+            await self._in_thread("transaction", self.transactor.commit, outputs, offsets, group)
+
+    def _distrust(self, *, rejoin: bool = True) -> None:
+        """Memory ran ahead of the log.  Reloading in place would let a woken zombie fence the live owner for ever."""
+        self._trusted = False
+        for number in list(self.engine.partitions):
+            self.engine.drop(number)
+        if self._members.superseded():
+            self.fail(InstanceTakenError(self.instance))
+        elif rejoin and self.pump is not None:
+            log.warning("joining again")
+            self.pump.rejoin()
+
+    def _note_suspect(self, error: RecordFailed) -> None:
+        """The first time it may be chance; a record that fails again is set aside."""
+        log.error("record failed", place=error.place, exc_info=error.__cause__)
+        if error.place == self._suspect:
+            self.engine.quarantined.add(error.place)
+        self._suspect = error.place
+
+    # -- look-ups
+
+    def _ask(self) -> None:
+        """Look up what the watch wants to know; the answers come with a later step."""
+        watch = self.engine.watch
+        if ends := watch.ends_wanted():
+            self._in_background(self._ask_ends(ends))
+        for dispatch_partition, outs in watch.claims_wanted().items():
+            self._in_background(self._ask_claims(dispatch_partition, outs))
+
+    async def _ask_ends(self, suspects: dict[int, int]) -> None:
+        ends = await self._in_thread("lookups", self._lookups.completion_ends, list(suspects))
+        for partition, end in ends.items():
+            self._answers.append(lambda _, p=partition, e=end: self.engine.watch.end_found(p, suspects[p], e))  # type: ignore
+
+    async def _ask_claims(self, dispatch_partition: int, outs: set[Any]) -> None:
+        tokens = await self._in_thread("lookups", self._lookups.unclaimed_tokens, dispatch_partition)
+        self._answers.append(lambda moment: self.engine.watch.claims_found(outs, tokens, moment.mono_ms))
+
+    def _take_answers(self, moment: Now) -> None:
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer(moment)
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: "asyncio.Future[Any]") -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("look-up failed, it is asked again after a lease", error=str(error))
+
+    async def _in_thread(self, thread: str, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads[thread], function, *args)
+
+    # -- what others see
+
+    def _note_loading(self, rows: int) -> None:
+        self.loading = rows
+
+    def _announce(self) -> None:
+        engine = self.engine
+        self._announcer.update(Member(
+            PROTOCOL, self.instance, self.boot_id, "scheduler", socket.gethostname(), os.getpid(), 0,
+            http=self._http_address, partitions=tuple(sorted(engine.partitions)),
+            unclaimed=dict(engine.unclaimed), running=dict(engine.running),
+        ))  # fmt: skip
+
+    def lag(self) -> dict[TopicName, int]:
+        """Records between what was read and the end of the log, per input topic."""
+        lag = dict.fromkeys(self._names.values(), 0)
+        for tp, end in (self.pump.known_ends() if self.pump else {}).items():
+            topic, partition = self._names[tp.topic], self.engine.partitions.get(tp.partition)
+            if partition is not None:
+                lag[topic] += max(0, end - partition.read_up_to[topic])
+        return lag
+
+    def is_live(self) -> tuple[bool, str]:
+        """Whether the pump polls: a process that is up but makes no progress is not alive."""
+        if self.pump is None:
+            return True, "starting"
+        silent_s = questions.mono_s() - self.pump.last_poll_mono_s
+        return silent_s < limits.SESSION_TIMEOUT_MS / 1000, f"polled {silent_s:.1f} s ago"
+
+    def is_ready(self) -> tuple[bool, str]:
+        """Whether partitions are assigned, loaded, and once read to their ends."""
+        if self.loading is not None:
+            return False, f"loading, {self.loading} rows read"
+        if not self.engine.partitions:
+            return False, "no partitions assigned"
+        if self._unread:
+            return False, f"{len(self._unread)} input partitions are not read to their end yet"
+        return True, f"owns {len(self.engine.partitions)} partitions"
+
+
+def touched(outputs: list[Output], engine: Engine) -> dict[int, Partition]:
+    """The partitions for which these outputs speak: only their positions go with the transaction."""
+    numbers = {o.partition for o in outputs if o.topic == "changelog"}
+    return {n: engine.partitions[n] for n in numbers}

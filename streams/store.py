@@ -1,0 +1,181 @@
+"""Where the table `groups` lives: partitions in memory, rows in the changelog, read here and written by transactions.
+
+Taking over a partition means: read its rows, make sure that the owner before can write no more, read what it wrote in
+the meantime, and check that the committed inputs have not moved since.  Only then are the rows the truth.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import confluent_kafka as ck
+import structlog
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from streams import limits, rows
+from streams.logs import kafka_logger
+from streams.partition import INPUTS, Partition, load
+from streams.settings import Settings
+
+log = structlog.get_logger("store")
+
+_READ_S = 0.1
+Rows = dict[bytes, bytes]
+
+
+class LoadingInterrupted(Exception):
+    """A rebalance took the partitions away while they were being loaded."""
+
+
+class LogWentBack(RuntimeError):
+    """A topic's end lies below what was taken in from it: it was deleted and created again, or truncated."""
+
+
+class Store:
+    """Loads partitions, and keeps the cleanly released ones in case they come back.  Its methods block."""
+
+    def __init__(
+        self, settings: Settings, own_id: str, fence: Callable[[str], None], on_progress: Callable[[int], None]
+    ) -> None:
+        self._settings, self._own_id, self._fence = settings, own_id, fence
+        self._on_progress = on_progress
+        self._changelog = settings.topic("changelog")
+        self._kept: dict[int, tuple[Partition, int]] = {}
+        self._admin = AdminClient(settings.kafka(), logger=kafka_logger())
+        # Never subscribes, so it never joins; it only asks what the group has committed.
+        group = settings.kafka(**{"group.id": settings.scheduler_group, "enable.auto.commit": False})
+        self._group = ck.Consumer(group, logger=kafka_logger())
+        self.interrupted = threading.Event()
+
+    def load(self, numbers: Iterable[int]) -> dict[int, Partition]:
+        """Partitions as their rows say.
+
+        Raises `LoadingInterrupted`, `LogWentBack`, `VersionError`, `KafkaException`.
+        """
+        wanted = sorted(numbers)
+        ends = self._ends(self._changelog, wanted)
+        loaded = {p: self._kept[p][0] for p in wanted if p in self._kept and self._kept[p][1] == ends[p]}
+        self._kept.clear()
+        if rest := [p for p in wanted if p not in loaded]:
+            began_s = time.monotonic()
+            tables = self._read(rest)
+            loaded |= {p: load(p, tables[p]) for p in rest}
+            count = sum(map(len, tables.values()))
+            log.info("loaded", partitions=rest, rows=count, seconds=round(time.monotonic() - began_s, 3))
+        self._check_inputs(loaded)
+        return loaded
+
+    def keep(self, partitions: Iterable[Partition]) -> None:
+        """Remember partitions that were released cleanly just now: their log ends with our release."""
+        kept = {p.number: p for p in partitions}
+        ends = self._ends(self._changelog, kept)
+        self._kept |= {number: (partition, ends[number]) for number, partition in kept.items()}
+
+    def _read(self, numbers: list[int]) -> dict[int, Rows]:
+        fenced: set[str] = set()
+        with _Reader(self._settings, self._changelog, numbers, self.interrupted, self._on_progress) as reader:
+            while True:
+                before = self._committed(numbers)
+                reader.read_to_end()
+                owners = {o for table in reader.tables.values() if (o := self._unclean_owner(table))}
+                for owner in owners - fenced:
+                    self._fence(owner)
+                fenced |= owners
+                ends = self._ends(self._changelog, numbers)
+                reader.read_to_end()
+                # A read-committed reader ends at the first open transaction: what lies behind it may yet be committed.
+                if reader.offsets == ends and self._committed(numbers) == before:
+                    return reader.tables
+
+    def _unclean_owner(self, table: Rows) -> str | None:
+        """Who may still have a transaction open, unless that is an earlier life of ours, ended by our own start."""
+        value = table.get(rows.PARTITION_KEY)
+        if value is None:
+            return None
+        row = rows.decode_partition(value)
+        return None if row.released or row.owner == self._own_id else row.owner
+
+    def _committed(self, numbers: Iterable[int]) -> dict[tuple[str, int], int]:
+        places = [ck.TopicPartition(self._settings.topic(t), p) for t in INPUTS for p in numbers]
+        return {(t.topic, t.partition): t.offset for t in self._group.committed(places, timeout=10)}
+
+    def _ends(self, topic: str, numbers: Iterable[int]) -> dict[int, int]:
+        """Log ends, open transactions included."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        wanted = {ck.TopicPartition(topic, p): latest for p in numbers}
+        if not wanted:
+            return {}
+        answers = self._admin.list_offsets(wanted, request_timeout=10)
+        return {tp.partition: answer.result().offset for tp, answer in answers.items()}
+
+    def _check_inputs(self, partitions: dict[int, Partition]) -> None:
+        for topic in INPUTS:
+            name = self._settings.topic(topic)
+            ends = self._ends(name, partitions)
+            for number, partition in partitions.items():
+                if ends[number] < partition.next_offsets[topic]:
+                    raise LogWentBack(
+                        f"{name}-{number} ends at {ends[number]}, but everything below "
+                        f"{partition.next_offsets[topic]} was taken in: the topic was recreated or truncated; "
+                        "`pstp topics adopt` accepts it as it is now"
+                    )
+
+
+class _Reader:
+    """Reads changelog partitions, committed records only, into tables; may be asked to read on."""
+
+    def __init__(
+        self, settings: Settings, topic: str, numbers: list[int], interrupted: threading.Event,
+        on_progress: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        conf: dict[str, Any] = settings.kafka(**{
+            "group.id": f"{settings.app}-loader", "enable.auto.commit": False, "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed", "enable.partition.eof": True, "fetch.queue.backoff.ms": 5,
+            "queued.min.messages": 100_000, "fetch.wait.max.ms": 10, "check.crcs": False,
+        })  # fmt: skip
+        self._consumer = ck.Consumer(conf, logger=kafka_logger())
+        self._topic, self._interrupted, self._on_progress = topic, interrupted, on_progress
+        self.tables: dict[int, Rows] = {n: {} for n in numbers}
+        self.offsets = dict.fromkeys(numbers, 0)
+        self._count = 0
+
+    def __enter__(self) -> "_Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def read_to_end(self) -> None:
+        """Up to the last stable offset of each partition."""
+        self._consumer.assign([ck.TopicPartition(self._topic, n, o) for n, o in self.offsets.items()])
+        open_ends = set(self.tables)
+        while open_ends:
+            if self._interrupted.is_set():
+                raise LoadingInterrupted
+            for message in self._messages():
+                number = message.partition()
+                assert number is not None
+                if message.error() is not None:
+                    open_ends.discard(number)
+                    self.offsets[number] = message.offset() or 0
+                    continue
+                key, value = message.key(), message.value()
+                assert key is not None
+                if value is None:
+                    self.tables[number].pop(key, None)
+                else:
+                    self.tables[number][key] = value
+
+    def _messages(self) -> Iterator[ck.Message]:
+        messages = self._consumer.consume(limits.BATCH_RECORDS_MAX, _READ_S)
+        for message in messages:
+            error = message.error()
+            if error is not None and error.code() != ck.KafkaError._PARTITION_EOF:
+                if error.retriable() or not error.fatal():
+                    log.warning("loading", error=error.str())
+                    continue
+                raise ck.KafkaException(error)
+            yield message
+        self._count += len(messages)
+        self._on_progress(self._count)

@@ -1,0 +1,106 @@
+"""One Kafka transaction per step: changelog, dispatches, history and input offsets become visible together or not.
+
+The group fences only the offsets (KIP-447), so each transaction carries the positions of the partitions it writes for.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import confluent_kafka as ck
+import structlog
+
+from streams import limits
+from streams.engine import Output
+from streams.logs import kafka_logger
+from streams.settings import Settings, TopicName
+
+log = structlog.get_logger("transaction")
+
+# The group metadata of a consumer, as confluent-kafka hands it out; opaque.
+GroupMetadata = Any
+
+
+class TransactionFailed(RuntimeError):
+    """Nothing of it happened, or nobody knows: memory must be loaded afresh."""
+
+
+class Transactor:
+    """The instance's transactional producer.  Its methods block; all are called from one worker thread."""
+
+    def __init__(self, settings: Settings, transactional_id: str) -> None:
+        self._settings = settings
+        self._id = transactional_id
+        self._producer: ck.Producer | None = None
+        self._topics: dict[TopicName, str] = {}
+        self.committed = 0
+
+    def start(self) -> None:
+        """Become the one producer with this id: what an earlier life left open is aborted.  Raises `KafkaException`."""
+        self._producer = self._new_producer(self._id)
+        self._producer.init_transactions(30)
+
+    def fence(self, transactional_id: str) -> None:
+        """End whatever that producer has open.  Fencing a live one is safe: it joins again."""
+        log.info("fencing the owner before us", transactional_id=transactional_id)
+        self._new_producer(transactional_id).init_transactions(30)
+
+    def commit(
+        self, outputs: Iterable[Output], offsets: dict[tuple[TopicName, int], int], group: GroupMetadata
+    ) -> None:
+        """Write `outputs` and `offsets` (next to read) in one transaction.  Raises `TransactionFailed`."""
+        if self._producer is None:
+            raise TransactionFailed("not started")
+        try:
+            self._write(self._producer, outputs)
+            # Else AddOffsetsToTxn meets AddPartitionsToTxn: CONCURRENT_TRANSACTIONS, and 100 ms of back-off.
+            self._producer.flush()
+            positions = [ck.TopicPartition(self._topic(t), p, offset) for (t, p), offset in offsets.items()]
+            self._producer.send_offsets_to_transaction(positions, group)
+            self._producer.commit_transaction()
+        except (ck.KafkaException, BufferError) as error:
+            self._abandon(error)
+            raise TransactionFailed(str(error)) from error
+        self.committed += 1
+
+    def _write(self, producer: ck.Producer, outputs: Iterable[Output]) -> None:
+        producer.begin_transaction()
+        for topic, partition, key, value, headers in outputs:
+            if headers:
+                producer.produce(self._topic(topic), value, key, partition, headers=list(headers))
+            else:
+                producer.produce(self._topic(topic), value, key, partition)
+
+    def _abandon(self, error: Exception) -> None:
+        """Abort, or if even that fails be born again: a new epoch aborts what the old one left open."""
+        log.warning("transaction failed", error=str(error))
+        fatal = isinstance(error, ck.KafkaException) and error.args[0].fatal()
+        try:
+            if not fatal and self._producer is not None:
+                self._producer.abort_transaction()
+                return
+        except ck.KafkaException as abort_error:
+            log.warning("abort failed", error=str(abort_error))
+        self._producer = None
+        with contextlib.suppress(ck.KafkaException):  # the next commit says so
+            self.start()
+
+    def _topic(self, name: TopicName) -> str:
+        topic = self._topics.get(name)
+        if topic is None:
+            topic = self._topics[name] = self._settings.topic(name)
+        return topic
+
+    def _new_producer(self, transactional_id: str) -> ck.Producer:
+        conf = self._settings.kafka(**{
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": limits.TRANSACTION_TIMEOUT_MS,
+            "linger.ms": 0,
+            "retry.backoff.ms": 5,
+            "retry.backoff.max.ms": 100,
+            "message.max.bytes": limits.RECORD_BYTES_MAX,
+            "queue.buffering.max.messages": 1_000_000,
+            "queue.buffering.max.kbytes": 1_048_576,
+            "compression.type": "lz4",
+        })  # fmt: skip
+        return ck.Producer(conf, logger=kafka_logger())
