@@ -126,7 +126,7 @@ class Admin:
         return {(p.topic, p.partition): p.offset for p in result.topic_partitions if p.offset >= 0}
 
     def offsets(self, partitions: Iterable[tuple[str, int]], at_ms: int | None = None) -> dict[tuple[str, int], int]:
-        """The end of each partition, or its first offset written at `at_ms` (wall time) or later; -1 if there is none."""
+        """The end of each partition; with `at_ms` (wall time) its first offset of that time or later, -1 if none."""
         spec = OffsetSpec.latest() if at_ms is None else OffsetSpec(at_ms)  # type: ignore[no-untyped-call, abstract]
         asked = {ck.TopicPartition(*partition): spec for partition in partitions}
         futures = self._client.list_offsets(asked, request_timeout=DEADLINE_S) if asked else {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import confluent_kafka as ck
 import structlog
+from confluent_kafka import IsolationLevel
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streams import limits, rows
@@ -21,6 +22,7 @@ from streams.settings import Settings
 log = structlog.get_logger("store")
 
 _READ_S = 0.1
+_KEEP_S_MAX = 0.5
 Rows = dict[bytes, bytes]
 
 
@@ -67,9 +69,15 @@ class Store:
         return loaded
 
     def keep(self, partitions: Iterable[Partition]) -> None:
-        """Remember partitions that were released cleanly just now: their log ends with our release."""
+        """Remember partitions that were released cleanly just now: their log ends with our release.
+
+        Its commit marker is written a little after the commit was answered; until then the stable end lags behind.
+        """
         kept = {p.number: p for p in partitions}
-        ends = self._ends(self._changelog, kept)
+        deadline_s = time.monotonic() + _KEEP_S_MAX
+        while (ends := self._ends(self._changelog, kept)) != self._ends(self._changelog, kept, committed=True):
+            if time.monotonic() > deadline_s:
+                return  # then they are loaded again, should they come back
         self._kept |= {number: (partition, ends[number]) for number, partition in kept.items()}
 
     def _read(self, numbers: list[int]) -> dict[int, Rows]:
@@ -100,13 +108,14 @@ class Store:
         places = [ck.TopicPartition(self._settings.topic(t), p) for t in INPUTS for p in numbers]
         return {(t.topic, t.partition): t.offset for t in self._group.committed(places, timeout=10)}
 
-    def _ends(self, topic: str, numbers: Iterable[int]) -> dict[int, int]:
-        """Log ends, open transactions included."""
+    def _ends(self, topic: str, numbers: Iterable[int], *, committed: bool = False) -> dict[int, int]:
+        """Log ends; `committed`: up to the first open transaction only."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         wanted = {ck.TopicPartition(topic, p): latest for p in numbers}
         if not wanted:
             return {}
-        answers = self._admin.list_offsets(wanted, request_timeout=10)
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        answers = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=10)
         return {tp.partition: answer.result().offset for tp, answer in answers.items()}
 
     def _check_inputs(self, partitions: dict[int, Partition]) -> None:

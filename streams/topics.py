@@ -220,8 +220,8 @@ _decode_record = msgspec.json.Decoder(TopicsRecord).decode
 def _read_record(settings: Settings) -> TopicsRecord | None:
     record = None
     for message in read_to_end(settings, settings.topic("members"), {0: ck.OFFSET_BEGINNING}):
-        if message.key() == TOPICS_KEY and (value := message.value()) is not None:
-            record = _decode_record(value)
+        if message.key() == TOPICS_KEY:
+            record = _decode_record(value) if (value := message.value()) else None
     if record and record.v > PROTOCOL:
         raise TopicsError(f"topics were set up by a newer PSTP (protocol {record.v}, ours is {PROTOCOL}): upgrade this")
     return record

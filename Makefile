@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA := .pstp
+ROWS ?=
+TESTS ?= tests
+
+.PHONY: demo test test-all check lock clean venv
+
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PSTP needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: venv ## the whole system on the embedded broker, with real data: make demo ROWS=5000 for a short one
+	$(BIN)/pstp demo $(if $(ROWS),--rows $(ROWS)) --data-dir $(DATA)/demo
+
+test: venv check ## everything but the long forms
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long" $(TESTS)
+
+test-all: venv check ## everything
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+
+check: venv ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: venv ## pin the newest versions that pyproject.toml allows; needs uv
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-package pandas --no-emit-package numpy \
+		--upgrade pyproject.toml --output-file requirements.lock
+
+clean: ## stop nothing, remove the data of the demo and of tests
+	rm -rf $(DATA) .pytest_cache .hypothesis .mypy_cache .ruff_cache

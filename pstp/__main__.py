@@ -1,0 +1,5 @@
+"""`python -m pstp` is `pstp`."""
+
+from pstp.cli import main
+
+main()

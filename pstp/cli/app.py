@@ -1,0 +1,14 @@
+"""The commands, put together; each group of them has its own file."""
+
+import typer
+
+from pstp.cli import processes
+
+app = typer.Typer(
+    name="pstp",
+    help="Tasks of one group run strictly in order, groups run in parallel. On Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+processes.register(app)
