@@ -54,7 +54,7 @@ class EmbeddedBroker:
 
     @classmethod
     def attach(cls, data_dir: Path) -> "EmbeddedBroker | None":
-        """The detached broker that runs on `data_dir`, or None if none does."""
+        """The detached broker that runs on `data_dir`, or None; a restart of it keeps its port, not its settings."""
         data = DataDir(data_dir)
         state = data.detached_state()
         if state is None:

@@ -13,6 +13,7 @@ guard itself (PR_SET_PDEATHSIG). The last is tied to the thread that forks; the 
 signal is set here and not in the parent.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -37,7 +38,8 @@ def main(parent: str, keep_fd: int, command: list[str]) -> int:
         preexec_fn=None if detached else _die_with_parent(),
     )
     os.close(keep_fd)
-    print(jvm.pid, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone already: _watch notices and ends the JVM
+        print(jvm.pid, flush=True)
     if not detached:
         _watch(jvm, int(parent))
     return 0

@@ -7,6 +7,8 @@ from pstp.broker.ports import HOST
 
 _API_VERSIONS = 18
 _FIND_COORDINATOR = 10
+_DESCRIBE_GROUPS = 15
+_GROUPS = (b"a", b"b", b"c", b"d")  # by their hash, one for each of our four partitions of the offsets topic
 _COORDINATOR_TYPES = (0, 1)  # of groups, of transactions
 _TIMEOUT_S = 2.0
 _CORRELATION_ID = 1
@@ -19,16 +21,22 @@ def broker_answers(port: int) -> bool:
 
 
 def coordinators_ready(port: int) -> bool:
-    """Whether groups and transactions have their coordinator; asking makes Kafka create the topics they need.
+    """Whether groups and transactions have a coordinator that has read its state.
 
-    A new cluster has neither, and clients that meet it in this state wait one to three seconds before they try again.
+    Asking makes Kafka create the topics that a new cluster lacks. Clients that come too early wait one to three seconds
+    before they try again, so it pays to wait here.
     """
-    key = b"pstp"
     for kind in _COORDINATOR_TYPES:
-        answer = _ask(port, _FIND_COORDINATOR, 1, struct.pack(">h4sb", len(key), key, kind))
-        if answer is None or answer[4:6] != b"\0\0":  # four bytes of throttle time, then the error code
+        answer = _ask(port, _FIND_COORDINATOR, 1, struct.pack(">h4sb", 4, b"pstp", kind))
+        if not _without_error(answer):
             return False
-    return True
+    groups = (_ask(port, _DESCRIBE_GROUPS, 0, struct.pack(">ih1s", 1, 1, group)) for group in _GROUPS)
+    return all(map(_without_error, groups))
+
+
+def _without_error(answer: bytes | None) -> bool:
+    # Four bytes (the throttle time, or the number of groups) come before the error code.
+    return answer is not None and answer[4:6] == b"\0\0"
 
 
 def _ask(port: int, api_key: int, api_version: int, body: bytes) -> bytes | None:

@@ -89,13 +89,16 @@ def test_spent_attempts_make_a_dead_letter_byte_for_byte_and_release_the_next(sy
 def test_retry_reject_and_snooze_do_what_they_say(system: System) -> None:
     system.scheduler()
     system.worker()
+    system.publish("first", "echo")
+    system.flush()
+    system.history.wait_terminal(1)  # everybody is up
     system.publish("r", "outcome", {"do": "retry", "times": 2, "after_s": 0.1}, id="retry")
     system.publish("j", "outcome", {"do": "reject"}, id="reject")
     system.publish("s", "outcome", {"do": "snooze", "until_s": time.time() + 3, "after_s": 0.5}, id="snooze")
     for group in "rjs":
         system.publish(group, "echo", id=f"after-{group}")
     system.flush()
-    system.history.wait_terminal(6)
+    system.history.wait_terminal(7)
 
     journal = system.journal()
     assert [line["attempt"] for line in journal if line["id"] == "retry" and line["what"] == "start"] == [1, 2, 3]
@@ -120,7 +123,7 @@ def test_group_state_is_handed_on_in_order(system: System) -> None:
 def test_not_before_holds_the_group_and_explain_gives_the_time(system: System) -> None:
     system.scheduler()
     system.worker()
-    due = datetime.now(UTC) + timedelta(seconds=4)
+    due = datetime.now(UTC) + timedelta(seconds=9)
     system.publish("g", "echo", id="later", not_before=due.isoformat())
     system.publish("g", "echo", id="behind")
     system.publish("past", "echo", id="past", not_before="2001-01-01T00:00:00Z")

@@ -135,6 +135,7 @@ class System:
             if process.alive():
                 process.kill()
         self.history.close()
+        self._producers.clear()
 
     # -- processes
 
