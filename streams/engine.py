@@ -7,6 +7,7 @@ dropped and loaded again.
 """
 
 import heapq
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from streams import group as machine
-from streams import history, protocol, rows
+from streams import history, limits, protocol, rows
 from streams.clock import Now
 from streams.group import (
     Accepted,
@@ -50,6 +51,8 @@ from streams.settings import TopicName
 from streams.watch import Out, Watch
 
 ORIGIN_HEADER = "pstp.origin"
+# Partition and offset, no longer than real ones are: what a stranger writes there must not break a row.
+_ORIGIN = re.compile(rb"(\d{1,4}):(\d{1,18})(:keyless)?")
 Marks = dict[str, str | int]
 
 
@@ -146,6 +149,9 @@ class Engine:
         self.ready.drop_partition(number)
         self.watch.forget_partition(number)
         self._dirty = {k: e for k, e in self._dirty.items() if k[0] != number}
+        for heap in (self._delays, self._times):
+            heap[:] = [timer for timer in heap if timer[1] != number]
+            heapq.heapify(heap)
 
     def stamp(self, number: int, *, released: bool) -> list[Output]:
         """The partition's row with our name on it, to be committed alone."""
@@ -204,7 +210,7 @@ class Engine:
     # -- tasks
 
     def _take_task(self, partition: Partition, record: Input) -> None:
-        origin_partition, origin_offset, key, headers, forwarded = read_origin(record)
+        origin_partition, origin_offset, key, headers, forwarded = read_origin(record, self.partition_count)
         task = read_task(
             key, record.value, headers, partition=origin_partition, offset=origin_offset,
             bytes_max=self._task_bytes_max,
@@ -258,7 +264,7 @@ class Engine:
         self.counts["rejected", reason] += 1
         marks: Marks = {"reason": reason, "detail": detail, "partition": origin[0], "offset": origin[1]}
         self._write_dead_letter(partition, key, record.value, headers, marks)
-        self._publish(partition, key, history.rejected(key, origin, reason, detail, self._now))
+        self._publish(partition, shown(key), history.rejected(key, origin, reason, detail, self._now))
 
     def _quarantine(self, partition: Partition, record: Input) -> None:
         """It raised twice: set it aside and block its group, so that nothing runs on half a truth."""
@@ -272,7 +278,7 @@ class Engine:
 
     def _dead_letter_input(self, partition: Partition, record: Input, reason: Reason, detail: str) -> None:
         if record.topic == "tasks":
-            origin_partition, origin_offset, key, headers, _ = read_origin(record)
+            origin_partition, origin_offset, key, headers, _ = read_origin(record, self.partition_count)
             self._reject(partition, record, key, headers, (origin_partition, origin_offset), reason, detail)
             return
         self.counts["unreadable", record.topic] += 1
@@ -287,6 +293,9 @@ class Engine:
         marks: Marks,
     ) -> None:  # fmt: skip
         """The original, byte for byte, and what is known about it in `pstp.` headers."""
+        key, value, headers, bytes_uncut = fit(key, value, headers)
+        if bytes_uncut:
+            marks = marks | {"cut": f"no headers, and the beginning of what took {bytes_uncut} bytes"}
         added: Headers = [(f"pstp.{name}", str(mark).encode()) for name, mark in ({"topic": "tasks"} | marks).items()]
         self._out.append(Output("dead-letters", partition.number, key, value, [*headers, *added]))
 
@@ -314,7 +323,7 @@ class Engine:
         self.counts["report_refused", why] += 1
         event = history.report_refused(completion, report, why, self._now)
         if event is not None:
-            self._publish(partition, completion.group.encode(), event)
+            self._publish(partition, shown(completion.group.encode()), event)
 
     # -- time
 
@@ -359,7 +368,8 @@ class Engine:
     def _take_back(self) -> None:
         """Ask for dispatches that wait for a claim while a slot is free elsewhere."""
         for out, token in self.watch.unclaimed_for_long(self._now.mono_ms):
-            entry = self.partitions[out.partition].entries[out.key]
+            partition = self.partitions[out.partition]
+            entry = partition.entries[out.key]
             head, task = entry.group.head, entry.task
             if head is None or task is None or head.token != token:
                 continue
@@ -368,6 +378,7 @@ class Engine:
                 self.counts["take_back", ""] += 1
                 control = Control(PROTOCOL, "take_back", head.dispatch_partition, entry.name, token, self.instance)
                 self._put("control", 0, entry.key, protocol.encode(control))
+                partition.changed = True  # a transaction is fenced by the positions of those for whom it speaks
 
     def _send(self, partition: Partition, entry: Entry, effect: Send) -> None:
         head, task = entry.group.head, entry.task
@@ -479,10 +490,11 @@ class Engine:
         self._feed(partition, entry, Promoted(sequence, entry.task.not_before_ms, entry.task.max_attempts))
 
     def _set_state(self, partition: Partition, entry: Entry, report: Report) -> None:
-        entry.state = None if report.state is None else bytes(report.state)
+        state = None if report.state is None or bytes(report.state) == b"null" else report.state
+        entry.state = None if state is None else bytes(state)
         self._put("changelog", partition.number, rows.state_key(entry.key), entry.state)
         assert entry.task is not None
-        self._publish(partition, entry.key, history.group_state(entry.name, entry.task, report, self._now))
+        self._publish(partition, entry.key, history.group_state(entry.name, entry.task, report, state, self._now))
 
     def _bury(self, partition: Partition, entry: Entry, effect: Bury) -> None:
         row, task = read_row(entry.row)
@@ -547,16 +559,32 @@ def needs_row(group: Group) -> bool:
     return head is not None and not (head.phase is Phase.READY and head.token == 0)
 
 
-def read_origin(record: Input) -> tuple[int, int, bytes | None, Headers, bool]:
+def shown(key: bytes | None) -> bytes | None:
+    """The key of a task-event about a record that may say anything."""
+    return key and key[: limits.SHOWN_BYTES_MAX]
+
+
+def read_origin(record: Input, partitions: int) -> tuple[int, int, bytes | None, Headers, bool]:
     """Where its publisher put it: (partition, offset, key, headers, whether it was forwarded).
 
     A header that is no origin of ours belongs to the publisher and changes nothing.
     """
-    if not record.headers or record.headers[-1][0] != ORIGIN_HEADER:
+    name, value = record.headers[-1] if record.headers else ("", None)
+    match = _ORIGIN.fullmatch(value or b"") if name == ORIGIN_HEADER else None
+    if match is None or int(match[1]) >= partitions or int(match[1]) == record.partition:
         return record.partition, record.offset, record.key, record.headers, False
-    partition, _, rest = (record.headers[-1][1] or b"").partition(b":")
-    offset, _, keyless = rest.partition(b":")
-    if not (partition.isdigit() and offset.isdigit()):
-        return record.partition, record.offset, record.key, record.headers, False
-    key = None if keyless == b"keyless" else record.key
-    return int(partition), int(offset), key, record.headers[:-1], True
+    return int(match[1]), int(match[2]), None if match[3] else record.key, record.headers[:-1], True
+
+
+def fit(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[bytes | None, bytes | None, Headers, int]:
+    """What of a stranger's record a dead letter can carry, and how many bytes it takes if that is not all (else 0).
+
+    Compressed, a client can send more than Kafka takes from us.
+    """
+    size = len(key or b"") + len(value or b"")
+    size += sum(
+        len(name.encode(errors="surrogatepass")) + len(data or b"") + limits.HEADER_BYTES for name, data in headers
+    )
+    if size <= limits.RECORD_BYTES_MAX - limits.ENVELOPE_BYTES_MAX:
+        return key, value, headers, 0
+    return key and key[: limits.SHOWN_BYTES_MAX], value and value[: limits.TASK_BYTES_MAX], [], size

@@ -230,6 +230,8 @@ def _park(group: Group, event: Accepted, now: Now, policy: Policy) -> Decision:
 
 
 def _promote(group: Group, event: Promoted, now: Now, policy: Policy) -> Decision:
+    if group.parked < 1:
+        raise IllegalTransition("nothing is parked")
     return _begin(replace(group, parked=group.parked - 1), event, now)
 
 

@@ -9,6 +9,7 @@ from streams.protocol import (
     Completion,
     Event,
     EventKind,
+    MaybeRaw,
     Moment,
     Reason,
     Report,
@@ -64,7 +65,7 @@ def rejected(key: bytes | None, origin: tuple[int, int], reason: Reason, detail:
         PROTOCOL,
         EventKind.TASK,
         utc(now.wall_ms),
-        group=None if key is None else key.decode(errors="backslashreplace"),
+        group=None if key is None else cut(key.decode(errors="backslashreplace"), limits.SHOWN_BYTES_MAX),
         task_id=f"{origin[0]}-{origin[1]}",
         state=TaskState.REJECTED,
         reason=reason,
@@ -82,7 +83,7 @@ def report_refused(completion: Completion, report: Report, why: Ignored, now: No
         PROTOCOL,
         EventKind.STALE_REPORT,
         utc(now.wall_ms),
-        group=completion.group,
+        group=cut(completion.group, limits.SHOWN_BYTES_MAX),
         fencing_token=report.token,
         sequence=report.sequence,
         worker=completion.worker,
@@ -92,7 +93,7 @@ def report_refused(completion: Completion, report: Report, why: Ignored, now: No
     )
 
 
-def group_state(group: str, task: AcceptedTask, report: Report, now: Now) -> Event:
+def group_state(group: str, task: AcceptedTask, report: Report, state: MaybeRaw, now: Now) -> Event:
     """The group state was replaced, by the completion that carried it.  No `group_state`: it was cleared."""
     return Event(
         PROTOCOL,
@@ -102,7 +103,7 @@ def group_state(group: str, task: AcceptedTask, report: Report, now: Now) -> Eve
         task_id=task.task_id,
         sequence=report.sequence,
         fencing_token=report.token,
-        group_state=report.state,
+        group_state=state,
     )
 
 

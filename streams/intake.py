@@ -69,6 +69,9 @@ class _Refusal(Exception):
 
 _Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
 _NULL: Final = Raw(b"null")
+_FITS: Final = limits.RECORD_BYTES_MAX - limits.ENVELOPE_BYTES_MAX
+_SURELY_FITS: Final = _FITS // 8
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class _Fields(Struct, forbid_unknown_fields=True):
@@ -114,7 +117,7 @@ _decode_field: Final = {f.name: msgspec.json.Decoder(f.type).decode for f in msg
 def _read(key: bytes | None, value: bytes | None, headers: Headers, default_id: str, bytes_max: int) -> AcceptedTask:
     if value is None:
         raise _Refusal(Reason.NO_VALUE, f"the record has no value: {_AN_EXAMPLE}")
-    _check_size(key, value, headers, bytes_max)
+    size = _check_size(key, value, headers, bytes_max)
     group = _group_of(key)
     _check_text(value)
     trace = _trace_of(headers) if headers else {}
@@ -129,7 +132,7 @@ def _read(key: bytes | None, value: bytes | None, headers: Headers, default_id: 
         fields, extra = _sorted_out(raw)
     if not group:
         raise _Refusal(Reason.NO_GROUP, "the record has no key: publish it with the id of its group as the key")
-    return AcceptedTask(
+    task = AcceptedTask(
         group,
         key or group.encode(),
         fields.id or default_id,
@@ -144,9 +147,27 @@ def _read(key: bytes | None, value: bytes | None, headers: Headers, default_id: 
         extra,
         trace,
     )
+    if size > _SURELY_FITS:
+        _check_fits(task)
+    return task
 
 
-def _check_size(key: bytes | None, value: bytes, headers: Headers, bytes_max: int) -> None:
+def _check_fits(task: AcceptedTask) -> None:
+    """What we write about a task must fit: JSON takes up to six bytes for one of a key or header that it escapes."""
+    size = len(task.key) + len(_encode((task.group, task.payload, task.labels, task.extra, task.trace)))
+    if size > _FITS:
+        raise _Refusal(
+            Reason.TOO_LARGE,
+            f"escaped as JSON, key, headers and payload take {size} bytes, {_FITS} are allowed: "
+            "leave control characters out of keys and headers",
+        )
+
+
+def _check_size(key: bytes | None, value: bytes, headers: Headers, bytes_max: int) -> int:
+    """The plain bytes of key, value and headers together."""
+    if len(headers) > limits.HEADERS_MAX:
+        detail = f"the record has {len(headers)} headers, {limits.HEADERS_MAX} are allowed: put data into the payload"
+        raise _Refusal(Reason.TOO_LARGE, detail)
     size = len(value) + len(key or b"")
     for name, data in headers:
         size += len(name.encode(errors="surrogatepass")) + len(data or b"")
@@ -156,6 +177,7 @@ def _check_size(key: bytes | None, value: bytes, headers: Headers, bytes_max: in
             f"key, value and headers take {size} bytes together, {bytes_max} are allowed: "
             "keep large data elsewhere and publish a reference to it",
         )
+    return size
 
 
 def _group_of(key: bytes | None) -> str | None:

@@ -8,6 +8,13 @@ KIB: Final = 1024
 TASK_BYTES_MAX: Final = 768 * KIB
 # Our own records carry a task, its headers in base64, the group state and an envelope.
 RECORD_BYTES_MAX: Final = 2 * KIB * KIB
+# Room in a record of ours for what is not the task: group state or result, an error's texts, names and numbers.
+ENVELOPE_BYTES_MAX: Final = 384 * KIB
+# A header's own cost in a record, beside its name and value; nobody needs more headers than these.
+HEADER_BYTES: Final = 16
+HEADERS_MAX: Final = 10_000
+# How much of a stranger's key we repeat where it need not be whole.
+SHOWN_BYTES_MAX: Final = 32 * KIB
 STATE_BYTES_MAX: Final = 64 * KIB
 RESULT_BYTES_MAX: Final = 64 * KIB
 ERROR_TEXT_CHARS_MAX: Final = 4_000
@@ -48,6 +55,10 @@ BACKOFF_CAP_S: Final = 60.0
 DELAY_S_MAX: Final = 366 * 24 * 3600.0
 
 assert TASK_BYTES_MAX * 4 // 3 + STATE_BYTES_MAX + TRACEBACK_CHARS_MAX * 6 < RECORD_BYTES_MAX
+assert TASK_BYTES_MAX + ENVELOPE_BYTES_MAX < RECORD_BYTES_MAX
+assert STATE_BYTES_MAX + RESULT_BYTES_MAX + (TRACEBACK_CHARS_MAX + ERROR_TEXT_CHARS_MAX) * 6 < ENVELOPE_BYTES_MAX
+assert HEADERS_MAX * HEADER_BYTES < ENVELOPE_BYTES_MAX
+assert SHOWN_BYTES_MAX * 7 < ENVELOPE_BYTES_MAX
 assert LEASE_MARGIN_S < LEASE_S / LEASE_RENEWALS < LEASE_S
 assert MEMBER_SILENT_S > 2 * ANNOUNCE_INTERVAL_S
 assert HEARTBEAT_INTERVAL_MS * 3 <= SESSION_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS

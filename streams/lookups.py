@@ -17,9 +17,10 @@ class Lookups:
     def __init__(self, settings: Settings) -> None:
         self._completions, self._dispatches = settings.topic("completions"), settings.topic("dispatches")
         self._admin = AdminClient(settings.kafka(), logger=kafka_logger())
-        # Never subscribes, so it never joins the workers; it only asks what they have committed.
+        # Never subscribes, so it never joins the workers; it only asks what they have committed.  It also sees what
+        # lies behind another scheduler's open transaction, which workers do not yet see: that is unclaimed too.
         self._workers = ck.Consumer(settings.kafka(**{
-            "group.id": settings.worker_group, "enable.auto.commit": False, "isolation.level": "read_committed",
+            "group.id": settings.worker_group, "enable.auto.commit": False, "isolation.level": "read_uncommitted",
             "enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 5,
         }), logger=kafka_logger())  # fmt: skip
 

@@ -48,6 +48,7 @@ class Partition:
         self.counter = row.counter if row else 0
         self.next_offsets = dict.fromkeys(INPUTS, 0) | (row.next_offsets if row else {})
         self.origins: dict[int, int] = row.origins if row else {}
+        self.input_ids: dict[str, str] = row.input_ids if row else {}
         self.entries: dict[bytes, Entry] = {}
         self.read_up_to = dict(self.next_offsets)  # also past what carries no record, such as transaction markers
         self.changed = False
@@ -66,8 +67,19 @@ class Partition:
 
     def to_row(self, owner: str, boot_id: str, *, released: bool) -> bytes:
         return rows.encode(
-            PartitionRow(rows.ROW_FORMAT, self.counter, self.next_offsets, self.origins, owner, boot_id, released)
-        )
+            PartitionRow(
+                rows.ROW_FORMAT, self.counter, self.next_offsets, self.origins, owner, boot_id, released, self.input_ids
+            )
+        )  # fmt: skip
+
+    def follow(self, input_ids: Mapping[str, str]) -> None:
+        """Offsets count for one certain topic: of one that was recreated, and adopted by an operator, none was read."""
+        for topic in INPUTS:
+            if self.input_ids.get(topic, input_ids[topic]) != input_ids[topic]:
+                self.next_offsets[topic] = self.read_up_to[topic] = 0
+                if topic == "tasks":
+                    self.origins = {}
+        self.input_ids = {topic: input_ids[topic] for topic in INPUTS}
 
 
 def load(number: int, table: Mapping[bytes, bytes]) -> Partition:

@@ -276,7 +276,7 @@ class VersionError(ValueError):
     """A record of a newer major protocol version: this process is too old to read it."""
 
 
-T = TypeVar("T", Dispatch, Completion, Control, Member)
+T = TypeVar("T", Dispatch, Completion, Control, Member, Event, Events)
 
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
@@ -297,6 +297,10 @@ def _decoder(model: type[T]) -> Callable[[bytes], T]:
         except msgspec.ValidationError:
             _refuse_newer(_version(data).v)
             raise
+        except UnicodeDecodeError:  # msgspec lets these two through
+            raise msgspec.DecodeError("it is not UTF-8") from None
+        except RecursionError:
+            raise msgspec.DecodeError("it nests too deep") from None
         _refuse_newer(record.v)
         return record
 
@@ -314,19 +318,15 @@ decode_completion = _decoder(Completion)
 decode_control = _decoder(Control)
 decode_member = _decoder(Member)
 
-_event = msgspec.json.Decoder(Event).decode
-_events = msgspec.json.Decoder(Events).decode
+_event = _decoder(Event)
+_events = _decoder(Events)
 
 
 def decode_events(data: bytes) -> tuple[Event, ...]:
     """The events of one record of `task-events`, in order.  Raises like the other decoders."""
     if b'"events":' in data[:40]:
-        record = _events(data)
-        _refuse_newer(record.v)
-        return record.events
-    event = _event(data)
-    _refuse_newer(event.v)
-    return (event,)
+        return _events(data).events
+    return (_event(data),)
 
 
 def utc(wall_ms: int) -> datetime:

@@ -41,7 +41,7 @@ def delay_ms(attempt: int, handler: HandlerPolicy | None, default: Policy, seed:
         bound = min(cap, base * factor ** (attempt - 1))
     except OverflowError:
         bound = cap
-    return int(bound * 1000 * _uniform(seed))
+    return clamp_ms(bound * _uniform(seed))
 
 
 def clamp_ms(seconds: float) -> int:

@@ -13,7 +13,8 @@ An idle group without state has no row.  A parked task costs one row and no othe
 cost no more per step than ten.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -40,6 +41,7 @@ class PartitionRow(Struct, array_like=True):
     owner: str
     boot_id: str
     released: bool
+    input_ids: dict[str, str] = {}  # Kafka's id of each input topic to which the offsets belong
 
 
 class TaskRow(Struct, array_like=True, gc=False):
@@ -81,27 +83,35 @@ def read_task_key(key: bytes) -> TaskKey:
 
 
 encode = msgspec.msgpack.Encoder().encode
-_partition = msgspec.msgpack.Decoder(PartitionRow).decode
-_task = msgspec.msgpack.Decoder(TaskRow).decode
-_head = msgspec.msgpack.Decoder(HeadRow).decode
 
 
-def decode_partition(data: bytes) -> PartitionRow:
-    row = _partition(data)
-    _refuse_newer(row.v)
-    return row
+class _Version(Struct, array_like=True):
+    v: int = 0
 
 
-def decode_task(data: bytes) -> TaskRow:
-    row = _task(data)
-    _refuse_newer(row.v)
-    return row
+_version = msgspec.msgpack.Decoder(_Version).decode
+Row = TypeVar("Row", PartitionRow, TaskRow, HeadRow)
 
 
-def decode_head(data: bytes) -> HeadRow:
-    row = _head(data)
-    _refuse_newer(row.v)
-    return row
+def _decoder(model: type[Row]) -> Callable[[bytes], Row]:
+    decode = msgspec.msgpack.Decoder(model).decode
+
+    def checked(data: bytes) -> Row:
+        try:
+            row = decode(data)
+        except msgspec.ValidationError:  # a newer row may have any shape behind its version
+            _refuse_newer(_version(data).v)
+            raise
+        _refuse_newer(row.v)
+        return row
+
+    return checked
+
+
+# Each raises `VersionError`, or `msgspec.DecodeError` on anything that is no such row.
+decode_partition = _decoder(PartitionRow)
+decode_task = _decoder(TaskRow)
+decode_head = _decoder(HeadRow)
 
 
 def _refuse_newer(version: int) -> None:

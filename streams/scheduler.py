@@ -87,7 +87,8 @@ class Scheduler:
     async def run(self) -> None:
         """Raises `UserError` (one sentence, exit code 2) when topics, protocol or instance id forbid to go on."""
         self._loop = asyncio.get_running_loop()
-        await self._in_thread("loading", verify_identity, self.settings)
+        topics = await self._in_thread("loading", verify_identity, self.settings)
+        self.store.input_ids = {topic: topics.topic_ids[topic] for topic in INPUTS}
         self._members.start()
         await self._in_thread("loading", self._members.wait_caught_up, 10)
         await self._in_thread("loading", self._members.ensure_unused)

@@ -49,6 +49,7 @@ class Store:
         group = settings.kafka(**{"group.id": settings.scheduler_group, "enable.auto.commit": False})
         self._group = ck.Consumer(group, logger=kafka_logger())
         self.interrupted = threading.Event()
+        self.input_ids: dict[str, str] = {}  # what the topics are, by Kafka's ids; set before the first load
 
     def load(self, numbers: Iterable[int]) -> dict[int, Partition]:
         """Partitions as their rows say.
@@ -65,6 +66,8 @@ class Store:
             loaded |= {p: load(p, tables[p]) for p in rest}
             count = sum(map(len, tables.values()))
             log.info("loaded", partitions=rest, rows=count, seconds=round(time.monotonic() - began_s, 3))
+        for partition in loaded.values():
+            partition.follow(self.input_ids)
         self._check_inputs(loaded)
         return loaded
 

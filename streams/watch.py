@@ -39,6 +39,13 @@ class _Item(NamedTuple):
     serial: int = 0  # two items are the same only if nothing was heard in between
 
 
+class Silent(NamedTuple):
+    """A dispatch that nobody has started for a lease's time."""
+
+    out: Out
+    token: int
+
+
 class Expired(NamedTuple):
     """A conclusion: `running` or, if not, claimed and lost before it started."""
 
@@ -57,7 +64,7 @@ class Watch:
             OrderedDict()
         )  # dispatched: (token, when to look for take-back)
         self._ask_end: set[int] = set()
-        self._ask_claims: dict[int, set[Out]] = {}
+        self._ask_claims: dict[int, set[Silent]] = {}
         self._await_end: dict[int, list[tuple[Out, _Item]]] = {}
         self._await_offset: dict[int, list[tuple[int, Out, _Item]]] = {}
         self._serial = 0
@@ -104,34 +111,45 @@ class Watch:
                 return
             self._put(out, item._replace(since_ms=now_ms))  # asks again, should the look-up come to nothing
             if item.stage is Stage.DISPATCHED:
-                self._ask_claims.setdefault(item.dispatch_partition, set()).add(out)
+                self._ask_claims.setdefault(item.dispatch_partition, set()).add(Silent(out, item.token))
             else:
                 self._await_end.setdefault(out.partition, []).append((out, self._items[out]))
                 self._ask_end.add(out.partition)
 
     def ends_wanted(self) -> dict[int, int]:
-        """Partitions of `completions` whose end must be looked up from now on, and for how many suspects.  Asking
-        empties the list; a look-up that comes to nothing is asked for again after a lease.
+        """Partitions of `completions` whose end must be looked up from now on, each with a number for `end_found`.
+        Asking empties the list; a look-up that comes to nothing is asked for again after a lease.
         """
         wanted, self._ask_end = self._ask_end, set()
-        return {p: len(self._await_end.get(p, ())) for p in wanted}
+        return dict.fromkeys(wanted, self._serial)
 
-    def end_found(self, partition: int, suspects: int, end_offset: int) -> None:
-        """The end of `completions`, looked up after that many suspects had been noted."""
+    def end_found(self, partition: int, asked: int, end_offset: int) -> None:
+        """The end of `completions`, looked up after `ends_wanted` gave the number `asked`.
+
+        Answers may overlap, or come after the partition was let go and taken over again: an end says nothing about
+        suspects noted after its look-up was asked for.
+        """
         waiting = self._await_end.pop(partition, [])
-        self._await_end[partition] = waiting[suspects:]
-        self._await_offset.setdefault(partition, []).extend((end_offset, *w) for w in waiting[:suspects])
+        if later := [w for w in waiting if w[1].serial > asked]:
+            self._await_end[partition] = later
+        found = self._await_offset.setdefault(partition, [])
+        found.extend((end_offset, *w) for w in waiting if w[1].serial <= asked)
 
-    def claims_wanted(self) -> dict[int, set[Out]]:
+    def claims_wanted(self) -> dict[int, set[Silent]]:
         """Dispatch partition -> what was sent there and is silent.  Asking empties the list."""
         wanted, self._ask_claims = self._ask_claims, {}
         return wanted
 
-    def claims_found(self, asked: set[Out], unclaimed_tokens: set[int], now_ms: int) -> None:
-        """Which tokens stood unclaimed in that dispatch partition at a look that has ended before `now_ms`."""
-        for out in asked:
+    def claims_found(self, asked: set[Silent], unclaimed_tokens: set[int], now_ms: int) -> None:
+        """Which tokens stood unclaimed in that dispatch partition at a look that has ended before `now_ms`.
+
+        What was dispatched anew since the question, the look cannot have seen.
+        """
+        for out, token in asked:
             item = self._items.get(out)
-            if item is not None and item.stage is Stage.DISPATCHED and item.token not in unclaimed_tokens:
+            if item is None or item.stage is not Stage.DISPATCHED or item.token != token:
+                continue
+            if token not in unclaimed_tokens:
                 self._fresh.pop(out, None)
                 self._put(out, item._replace(stage=Stage.CLAIMED, since_ms=now_ms))
 

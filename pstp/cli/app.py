@@ -2,7 +2,7 @@
 
 import typer
 
-from pstp.cli import processes
+from pstp.cli import dev, live, offline, processes, submit, topics
 
 app = typer.Typer(
     name="pstp",
@@ -11,4 +11,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-processes.register(app)
+for commands in (dev, processes, submit, live, topics, offline):
+    commands.register(app)

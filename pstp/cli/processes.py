@@ -78,9 +78,8 @@ def worker(handlers: Handlers) -> None:
 
     Example: `PSTP_INSTANCE=worker-1 pstp worker --handlers shop.tasks`
     """
-    from consumers.worker import Worker
-
     from consumers.handlers import load_handlers
+    from consumers.worker import Worker
 
     settings = Settings()
     instance = settings.instance_name("worker")

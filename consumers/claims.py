@@ -1,0 +1,193 @@
+"""Claims: which dispatches to take next, and taking them by a fenced commit.
+
+`ReadAhead` is pure.  `commit_claim` speaks to the group coordinator: the commit is refused unless this member is in
+the group's current generation, so of all workers only the owner of a partition can claim there, and only once: the
+next claim starts behind it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Set
+from typing import Final, NamedTuple
+
+import confluent_kafka as ck
+import structlog
+
+from streams.protocol import Dispatch, Reason
+
+log = structlog.get_logger("worker")
+
+_READ_BACK_S_MAX: Final = 5.0
+
+
+class Read(NamedTuple):
+    """A dispatch that was read and not claimed.  `dispatch` is None if it cannot be decoded."""
+
+    partition: int
+    offset: int
+    dispatch: Dispatch | None
+
+
+class Pick(NamedTuple):
+    """What to do with a dispatch once it is claimed: run it (`back` None), or report it returned."""
+
+    read: Read
+    back: Reason | None
+
+
+class ReadAhead:
+    """Dispatches per partition, in order of offset.  They are claimed from the front, since offsets are prefixes."""
+
+    def __init__(self, handles: Callable[[str], bool], taken_back: Callable[[int], Collection[int]]) -> None:
+        self._handles = handles  # type -> is there a handler
+        self._taken_back = taken_back  # partition -> tokens
+        self._waiting: dict[int, deque[Read]] = {}
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def count(self, partition: int) -> int:
+        return len(self._waiting.get(partition, ()))
+
+    def add(self, read: Read) -> None:
+        waiting = self._waiting.setdefault(read.partition, deque())
+        if not waiting or waiting[-1].offset < read.offset:
+            waiting.append(read)
+
+    def drop_below(self, partition: int, offset: int) -> None:
+        """What stands before `offset` was claimed by somebody."""
+        waiting = self._waiting.get(partition)
+        while waiting and waiting[0].offset < offset:
+            waiting.popleft()
+        if waiting is not None and not waiting:
+            del self._waiting[partition]
+
+    def forget(self, partition: int) -> None:
+        """The partition was revoked: what was not claimed is its next owner's."""
+        self._waiting.pop(partition, None)
+
+    def pick(self, free_slots: int, closed: Set[int] = frozenset()) -> dict[int, list[Pick]]:
+        """What to claim now, per partition: a prefix of what waits there.  Nothing is removed.
+
+        `free_slots` bounds what is to run.  What was taken back, has no handler or cannot be read needs no slot; and
+        what stands before a taken-back one goes back with it when there is no slot.  `closed`: partitions not yet to
+        be claimed from.  Each call begins with another partition, so that none is starved.
+        """
+        picks: dict[int, list[Pick]] = {}
+        partitions = sorted(self._waiting.keys() - closed)
+        self._turn += 1
+        for i in range(len(partitions)):
+            partition = partitions[(i + self._turn) % len(partitions)]
+            prefix, free_slots = self._prefix(self._waiting[partition], free_slots)
+            if prefix:
+                picks[partition] = prefix
+        return picks
+
+    def _prefix(self, waiting: deque[Read], free_slots: int) -> tuple[list[Pick], int]:
+        prefix: list[Pick] = []
+        taken_back = self._which_are_taken_back(waiting)
+        last_taken_back = max(taken_back, default=-1)
+        for i, read in enumerate(waiting):
+            if read.dispatch is None:
+                prefix.append(Pick(read, Reason.RETURNED))
+            elif i in taken_back:
+                prefix.append(Pick(read, Reason.TAKEN_BACK))
+            elif not self._handles(read.dispatch.tasks[0].type):
+                prefix.append(Pick(read, Reason.NO_HANDLER))
+            elif free_slots > 0:
+                free_slots -= 1
+                prefix.append(Pick(read, None))
+            elif i < last_taken_back:
+                prefix.append(Pick(read, Reason.TAKEN_BACK))
+            else:
+                break
+        return prefix, free_slots
+
+    def _which_are_taken_back(self, waiting: deque[Read]) -> Set[int]:
+        """Places in `waiting`."""
+        tokens = self._taken_back(waiting[0].partition)
+        if not tokens:
+            return frozenset()
+        return {
+            i
+            for i, read in enumerate(waiting)
+            if read.dispatch is not None and any(task.token in tokens for task in read.dispatch.tasks)
+        }
+
+    def remove(self, partition: int, count: int) -> None:
+        """The first `count` are claimed."""
+        waiting = self._waiting[partition]
+        for _ in range(count):
+            waiting.popleft()
+        if not waiting:
+            del self._waiting[partition]
+
+
+class Attempt(NamedTuple):
+    """One commit: the next offset per partition, under one claim id."""
+
+    claim_id: str
+    next_offsets: Mapping[int, int]
+    member: str
+    began_ns: int
+
+
+class Verdict(NamedTuple):
+    """Partitions by what became of them; `unknown` ones must be asked for again."""
+
+    claimed: set[int]
+    unknown: set[int]
+
+
+def commit_claim(consumer: ck.Consumer, topic: str, attempt: Attempt) -> Verdict:
+    """Commit, and find out for each partition whether that was this claim.  Runs in the polling thread.
+
+    Whatever is not a plain yes is read back: an error may hide a commit that was applied before the answer was lost.
+    """
+    wanted = [
+        ck.TopicPartition(topic, partition, offset, attempt.claim_id)
+        for partition, offset in attempt.next_offsets.items()
+    ]
+    try:
+        answers = consumer.commit(offsets=wanted, asynchronous=False)
+    except ck.KafkaException as error:
+        log.info("claim refused", error=error.args[0].str(), partitions=sorted(attempt.next_offsets))
+        return read_back(consumer, topic, attempt, set(attempt.next_offsets))
+    claimed = {answer.partition for answer in answers if answer.error is None}
+    if doubtful := set(attempt.next_offsets) - claimed:
+        log.info("claim refused", partitions=sorted(doubtful))
+        more, unknown = read_back(consumer, topic, attempt, doubtful)
+        return Verdict(claimed | more, unknown)
+    return Verdict(claimed, set())
+
+
+def read_back(consumer: ck.Consumer, topic: str, attempt: Attempt, partitions: set[int]) -> Verdict:
+    """Whether the group's committed offsets carry this claim's id."""
+    try:
+        found = consumer.committed([ck.TopicPartition(topic, p) for p in partitions], timeout=_READ_BACK_S_MAX)
+    except ck.KafkaException as error:
+        log.warning("claim cannot be read back", error=error.args[0].str(), partitions=sorted(partitions))
+        return Verdict(set(), set(partitions))
+    unknown = {answer.partition for answer in found if answer.error is not None}
+    claimed = {
+        answer.partition
+        for answer in found
+        if answer.error is None
+        and answer.metadata == attempt.claim_id
+        and answer.offset == attempt.next_offsets[answer.partition]
+    }
+    return Verdict(claimed, unknown)
+
+
+def committed(consumer: ck.Consumer, topic: str, partitions: list[int]) -> dict[int, int] | None:
+    """Where the next claim of each partition begins; None if that cannot be found out now."""
+    if not partitions:
+        return {}
+    try:
+        found = consumer.committed([ck.TopicPartition(topic, p) for p in partitions], timeout=_READ_BACK_S_MAX)
+    except ck.KafkaException as error:
+        log.warning("claims cannot be read", error=error.args[0].str())
+        return None
+    if any(answer.error is not None for answer in found):
+        return None
+    return {answer.partition: max(answer.offset, 0) for answer in found}

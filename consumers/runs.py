@@ -1,0 +1,217 @@
+"""A run: the tasks of one claimed dispatch, executed one after the other under one lease.
+
+Why a task may begin:
+- The first: its `started` is in the log, and less than a lease (less the margin) has passed since the claim's commit
+  began.  So no `started`, never ran; and a scheduler that finds no `started` a lease after it saw the claim knows that
+  there will be none that ran.
+- The later ones: their `started` goes out in one record with the completion before it, and they begin at once, without
+  waiting for it.  Until that record is read the scheduler believes the task before to be running, and waits for the
+  claim's lease: it starts nothing in this group.  And this worker stops whatever runs under the claim before that same
+  lease is out, counted from the last *acknowledged* report.  So nothing can overlap.
+
+A `started` that is in the log but must not run any more (this process was frozen, or the log was slow) is reported
+`returned` at once: nothing ran, so no attempt is used, and nobody has to wait for the lease.  If the scheduler has
+given the task to another by then, the token is stale and the report is refused.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from consumers.execution import Execution, Executor, moment
+from consumers.handlers import Handler, Registry
+from consumers.leases import Lease, LeaseKeeper, Stop
+from consumers.metrics import WorkerMetrics
+from consumers.outcomes import Outcome
+from consumers.reports import Claim, Reporter
+from streams.clock import mono_ns
+from streams.protocol import DispatchedTask, MaybeRaw, Moment, Reason, Report, ReportKind, utc
+from streams.settings import Settings
+
+log = structlog.get_logger("worker")
+
+_NS = 1_000_000_000
+
+
+@dataclass
+class Runtime:
+    """What every run of a worker shares."""
+
+    settings: Settings
+    instance: str
+    registry: Registry
+    reporter: Reporter
+    keeper: LeaseKeeper
+    metrics: WorkerMetrics
+    executor_of: Callable[[Handler], Executor]
+    release_slot: Callable[[], None]
+    fence: Callable[[str], None]  # ends the process
+    step: Callable[[str], None]  # test seam: named points between the steps of a claim
+    draining: bool = False
+
+
+class Run:
+    """From the claim's `started` to its last report.  Holds one slot."""
+
+    def __init__(self, runtime: Runtime, claim: Claim) -> None:
+        self.runtime, self.claim = runtime, claim
+        self.lease = Lease(runtime.settings, claim.began_ns)
+        self._tasks = claim.dispatch.tasks
+        self._index = 0
+        self._state: MaybeRaw = claim.dispatch.state
+        self._execution: Execution | None = None
+        self._renewing = False
+        self._over = threading.Lock()  # taken once, by whoever ends the run
+
+    # -- beginning
+
+    def announce(self) -> None:
+        """Say `started`; the first task begins when that is in the log.  Called in the polling thread."""
+        sent_ns = mono_ns()
+
+        def acknowledged(error: str | None) -> None:
+            self.runtime.step("started")
+            if error is not None or not self.lease.may_start(mono_ns()):
+                self.give_back(Reason.LOST_BEFORE_START)
+                return
+            if self.runtime.draining:
+                self.give_back(Reason.RETURNED)
+                return
+            self.lease.extend(sent_ns)
+            self.runtime.keeper.add(self)
+            self._execute()
+
+        self.runtime.reporter.send(self.claim, (self._started_report(),), acknowledged)
+
+    def _started_report(self) -> Report:
+        wire = self._tasks[self._index]
+        handler = self._handler(wire)
+        policy = handler.policy if handler is not None else None
+        return Report(ReportKind.STARTED, wire.sequence, wire.token, started=moment(), policy=policy)
+
+    def _handler(self, wire: DispatchedTask) -> Handler | None:
+        return self.runtime.registry.get(wire.type)
+
+    def _execute(self) -> None:
+        wire = self._tasks[self._index]
+        handler = self._handler(wire)
+        assert handler is not None  # looked up before the claim, and before going on
+        executor = self.runtime.executor_of(handler)
+        self._execution = execution = Execution(self, wire, handler, self._state, executor)
+        self.runtime.metrics.started.labels(wire.type).inc()
+        executor.submit(execution)
+
+    # -- ending
+
+    def ended(self, execution: Execution, outcome: Outcome, at: Moment) -> None:
+        """Report the outcome and go on with the next task, or give back what is left."""
+        if self.lease.is_out(mono_ns()):
+            self.runtime.fence("a lease ran out before its handler ended")
+            return
+        wire = execution.wire
+        reports = (*execution.unsent_progress(), _report(wire, outcome, execution.started, at))
+        self._count(wire, outcome, execution.started, at)
+        if outcome.kind is ReportKind.SUCCEEDED and self._index + 1 < len(self._tasks):
+            if outcome.state_set:
+                self._state = None if bytes(outcome.state or b"") == b"null" else outcome.state
+            self._index += 1
+            if self._may_go_on():
+                sent_ns = mono_ns()
+                self.runtime.reporter.send(
+                    self.claim, (*reports, self._started_report()), lambda error: self._acknowledged(error, sent_ns)
+                )
+                self._execute()
+                return
+        else:
+            self._index += 1
+        self._close(reports)
+
+    def _may_go_on(self) -> bool:
+        return (
+            not self.runtime.draining
+            and self.lease.may_start(mono_ns())
+            and self._handler(self._tasks[self._index]) is not None
+        )
+
+    def give_back(self, reason: Reason) -> None:
+        """Nothing of what is left will run here."""
+        self._close((), reason)
+
+    def _close(self, reports: tuple[Report, ...], reason: Reason = Reason.RETURNED) -> None:
+        if not self._over.acquire(blocking=False):
+            return
+        rest = self._tasks[self._index :]
+        self.runtime.keeper.discard(self)
+        self._execution = None
+        if rest and reason is Reason.RETURNED and self._handler(rest[0]) is None:
+            reason = Reason.NO_HANDLER
+        for wire in rest:
+            self.runtime.metrics.ended.labels(wire.type, "returned").inc()
+        self.runtime.reporter.send(self.claim, (*reports, *returned(rest, reason)))
+        self.runtime.release_slot()
+
+    # -- the lease
+
+    def renew(self, now_ns: int) -> None:
+        execution = self._execution
+        if self._renewing or execution is None:
+            return
+        self._renewing = True
+        wire = execution.wire
+
+        def acknowledged(error: str | None) -> None:
+            self._renewing = False
+            self._acknowledged(error, now_ns)
+
+        self.runtime.reporter.send(self.claim, (Report(ReportKind.RENEWED, wire.sequence, wire.token),), acknowledged)
+
+    def _acknowledged(self, error: str | None, sent_ns: int) -> None:
+        if error is None:
+            self.lease.extend(sent_ns)
+
+    def request_stop(self, why: Stop) -> None:
+        if (execution := self._execution) is not None:
+            execution.request_stop(why)
+
+    def check_time(self, now_ns: int) -> None:
+        if (execution := self._execution) is not None:
+            execution.check_time(now_ns)
+
+    # -- what people see
+
+    def report_progress(self, execution: Execution, report: Report) -> None:
+        if self._execution is execution:
+            self.runtime.reporter.send(self.claim, (report,))
+
+    def say_still_running(self, execution: Execution, since_ms: int) -> None:
+        wire = execution.wire
+        note = f"timed out, still running on {self.runtime.instance} since {utc(since_ms):%Y-%m-%dT%H:%M:%SZ}"
+        log.warning(note, type=wire.type, **execution.log_fields())
+        self.report_progress(execution, Report(ReportKind.PROGRESS, wire.sequence, wire.token, note=note))
+
+    def _count(self, wire: DispatchedTask, outcome: Outcome, started: Moment | None, at: Moment) -> None:
+        metrics = self.runtime.metrics
+        metrics.ended.labels(wire.type, outcome.kind.value).inc()
+        if started is not None:
+            metrics.handler_s.labels(wire.type).observe((at.mono_ns - started.mono_ns) / _NS)
+        if outcome.kind in (ReportKind.FAILED, ReportKind.REJECTED):
+            error = outcome.error.message[:300] if outcome.error is not None else ""
+            log.warning(
+                f"task {outcome.kind.value}", group=self.claim.dispatch.group, task=wire.task_id,
+                attempt=wire.attempt, token=wire.token, type=wire.type, reason=outcome.reason, error=error,
+            )  # fmt: skip
+
+
+def returned(tasks: tuple[DispatchedTask, ...], reason: Reason) -> tuple[Report, ...]:
+    """Reports that none of these ran."""
+    return tuple(Report(ReportKind.RETURNED, wire.sequence, wire.token, reason=reason) for wire in tasks)
+
+
+def _report(wire: DispatchedTask, outcome: Outcome, started: Moment | None, ended: Moment) -> Report:
+    return Report(
+        outcome.kind, wire.sequence, wire.token, started=started, ended=ended, error=outcome.error,
+        reason=outcome.reason, delay_s=outcome.delay_s, result=outcome.result, result_cut=outcome.result_cut,
+        state=outcome.state, state_set=outcome.state_set,
+    )  # fmt: skip

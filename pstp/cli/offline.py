@@ -1,0 +1,110 @@
+"""Commands that read the log: dead-letters, verify; and demo, version."""
+
+from collections import deque
+from collections.abc import Iterator
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import confluent_kafka as ck
+import typer
+
+from pstp.cli.console import AsJson, console, print_json, print_table
+from streams.rows import Headers
+from streams.settings import Settings
+from streams.tail import read_to_end
+from streams.topics import verify_identity
+
+
+def register(app: typer.Typer) -> None:
+    app.command("dead-letters")(dead_letters)
+    app.command()(verify)
+    app.command()(demo)
+    app.command()(version)
+
+
+def dead_letters(
+    limit: Annotated[int, typer.Option(help="the last so many", min=1)] = 50,
+    group: Annotated[str | None, typer.Option(help="of this group only")] = None,
+    reason: Annotated[str | None, typer.Option(help="with this reason only, such as attempts_spent")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List dead letters: what failed for good, and what was no task.
+
+    Example: `pstp dead-letters --reason bad_json`
+    """
+    settings = Settings()
+    partitions = verify_identity(settings).partitions
+    found: deque[dict[str, Any]] = deque(maxlen=limit)
+    for letter in sorted(_letters(settings, partitions), key=lambda x: x["at_ms"]):
+        if group in (None, letter["group"]) and reason in (None, letter["reason"]):
+            found.append(letter)
+    if as_json:
+        print_json(list(found))
+        return
+    rows = [(x["group"], x["task_id"], x["type"], x["reason"], x["attempts"], x["detail"]) for x in found]
+    columns = ("group", "task", "type", "reason", "attempts", "error or detail")
+    print_table("dead letters", columns, rows, "there are no dead letters")
+
+
+def _letters(settings: Settings, partitions: int) -> Iterator[dict[str, Any]]:
+    for message in read_to_end(settings, settings.topic("dead-letters"), dict.fromkeys(range(partitions), 0)):
+        headers: Headers = message.headers() or []  # type: ignore[assignment]
+        marks = {
+            name.removeprefix("pstp."): (value or b"").decode(errors="backslashreplace")
+            for name, value in headers
+            if name.startswith("pstp.")
+        }
+        key, value = message.key(), message.value()
+        yield {
+            "partition": message.partition(),
+            "offset": str(message.offset()),
+            "at_ms": message.timestamp()[1],
+            "group": None if key is None else key.decode(errors="backslashreplace"),
+            "task_id": marks.get("task-id", f"{marks.get('partition')}-{marks.get('offset')}"),
+            "type": marks.get("type"),
+            "reason": marks.get("reason"),
+            "attempts": marks.get("attempts"),
+            "detail": marks.get("detail") or marks.get("error"),
+            "value": None if value is None else value.decode(errors="backslashreplace")[:1000],
+        }
+
+
+def verify(
+    dump: Annotated[Path | None, typer.Option(help="a JSON-lines dump of task-events instead of the cluster")] = None,
+    journal: Annotated[list[Path] | None, typer.Option(help="a handlers' own journal; may be given often")] = None,
+    kills: Annotated[Path | None, typer.Option(help="known kills: then any other lost worker is a violation")] = None,
+    running: Annotated[bool, typer.Option("--running", help="work goes on: unfinished tasks are no loss")] = False,
+    stall_s: Annotated[float | None, typer.Option(help="a group that stands still for longer is a violation")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the promise (G1 to G8) against the whole history in `task-events`; exit code 1 on violations.
+
+    Read-only.  Example: `pstp verify --stall-s 30`
+    """
+    from pstp.verify.run import run
+
+    code = run(
+        Settings(), dump=dump, journals=journal or (), kills=kills, expect_drained=not running, stall_s=stall_s,
+        as_json=as_json,
+    )  # fmt: skip
+    raise typer.Exit(code)
+
+
+def demo(
+    rows: Annotated[int | None, typer.Option(help="the first so many flights; all 336,776 if not given", min=1)] = None,
+    data_dir: Annotated[Path, typer.Option(help="folder for the broker's data and the logs")] = Path(".pstp/demo"),
+    seed: Annotated[int, typer.Option(help="which worker and scheduler are killed, and when")] = 1,
+) -> None:
+    """Run the whole system on the embedded broker with real data, kill two processes, and check the result.
+
+    Example: `pstp demo --rows 5000`
+    """
+    from pstp.demo.run import main as run_demo
+
+    raise typer.Exit(run_demo(rows=rows, data_dir=data_dir, seed=seed))
+
+
+def version() -> None:
+    """Print the versions of PSTP and of the Kafka client."""
+    console.print(f"pstp {package_version('pstp')}, confluent-kafka {ck.__version__} (librdkafka {ck.libversion()[0]})")

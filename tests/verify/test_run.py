@@ -1,0 +1,87 @@
+"""`run` on dumps: exit codes, texts, JSON, and a user's mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from histories import Log
+
+from pstp.verify import run
+from pstp.verify.run import read_kills
+from streams.errors import UserError
+from streams.protocol import Reason, encode
+from streams.settings import Settings
+
+SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
+
+
+def dump(tmp_path: Path, *logs: Log) -> Path:
+    path = tmp_path / "events.jsonl"
+    with path.open("w") as out:
+        for log in logs:
+            for offset, event in enumerate(log.events):
+                print(f'{{"partition":{log.partition},"offset":{offset},"value":{encode(event).decode()}}}', file=out)
+    return path
+
+
+def test_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log()
+    log.run(log.park("g"))
+    assert run(SETTINGS, dump=dump(tmp_path, log)) == 0
+    shown = capsys.readouterr().out
+    assert "0 violations" in shown and "1 in 1 groups" in shown
+
+
+def test_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log()
+    log.park("[bold]")
+    assert run(SETTINGS, dump=dump(tmp_path, log)) == 1
+    shown = capsys.readouterr().out
+    assert "G3 lost" in shown and "[bold]" in shown and "0:0" in shown
+    assert run(SETTINGS, dump=dump(tmp_path, log), expect_drained=False) == 0
+
+
+def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log()
+    log.park("g")
+    assert run(SETTINGS, dump=dump(tmp_path, log), as_json=True) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert data["by_kind"] == {"G3 lost": 1}
+
+
+def test_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log()
+    task = log.park("g")
+    log.dispatch(task)
+    log.start(task, worker="w1")
+    log.ms += 5_000
+    log.retry(task, Reason.WORKER_LOST)
+    log.run(task)
+    kills = tmp_path / "kills.jsonl"
+    kills.write_text(json.dumps({"instance": "w1", "at": log.at(1_000).isoformat()}) + "\n")
+    assert run(SETTINGS, dump=dump(tmp_path, log), kills=kills) == 0
+    kills.write_text("")
+    assert run(SETTINGS, dump=dump(tmp_path, log), kills=kills) == 1
+    assert "lost_without_kill" in capsys.readouterr().out
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with pytest.raises(UserError, match="cannot read .*No such file"):
+        run(SETTINGS, dump=path)
+    path.write_text('{"partition":0,"offset":1,"value":{}}\n{"partition":"a"}\n')
+    with pytest.raises(UserError, match="line 2 of .* is no record of a dump"):
+        run(SETTINGS, dump=path)
+    path.write_text('{"partition":0,"offset":0,"value":{"v":99,"kind":"task","at":"2031-05-01T08:00:00Z"}}\n')
+    with pytest.raises(UserError, match="protocol 99"):
+        run(SETTINGS, dump=path)
+    with pytest.raises(UserError, match="is no list of kills"):
+        read_kills(path)
+    with pytest.raises(UserError, match="cannot read"):
+        read_kills(tmp_path / "absent")
+
+
+def test_no_broker() -> None:
+    nowhere = SETTINGS.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
+    with pytest.raises(UserError, match=r"no broker answers at 127\.0\.0\.1:1"):
+        run(nowhere)
