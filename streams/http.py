@@ -3,16 +3,19 @@
 import errno
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from streams import limits
 from streams.errors import UserError
 
 # Answers one GET: (HTTP status, anything that msgspec can write as JSON).
 Route = Callable[[web.Request], Awaitable[tuple[int, Any]]]
+# A group's id may be as long as a whole task, and percent-encoding makes three bytes of one.
+_URL_BYTES_MAX: Final = 3 * limits.TASK_BYTES_MAX + limits.KIB
 # (whether it holds, what a person reads about it)
 Check = Callable[[], tuple[bool, str]]
 
@@ -43,7 +46,7 @@ class HttpServer:
 
     async def start(self) -> str:
         """The address that others can use, "http://host:port".  Raises `UserError` if it cannot listen there."""
-        self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=1.0, max_line_size=_URL_BYTES_MAX)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
         try:

@@ -157,13 +157,20 @@ class MembersView(threading.Thread):
             return dict(self._heard)
 
     def alive(self, role: str | None = None) -> dict[str, Member]:
-        """Those heard within `MEMBER_SILENT_S` before we last listened: a reader that was frozen calls nobody dead."""
+        """Those heard within `MEMBER_SILENT_S` before we last listened: a frozen reader declares nobody dead."""
+        return self._select(role, alive=True)
+
+    def silent(self, role: str | None = None) -> dict[str, Member]:
+        """Those who have neither left nor been heard for longer."""
+        return self._select(role, alive=False)
+
+    def _select(self, role: str | None, *, alive: bool) -> dict[str, Member]:
         with self._lock:
             since_ms = self._listened_mono_ms - limits.MEMBER_SILENT_S * 1000
             return {
                 name: heard.member
                 for name, heard in self._heard.items()
-                if heard.heard_mono_ms >= since_ms and role in (None, heard.member.role)
+                if (heard.heard_mono_ms >= since_ms) is alive and role in (None, heard.member.role)
             }
 
     def superseded(self) -> bool:

@@ -25,6 +25,7 @@ COUNTERS = {
     "unreadable": ("pstp_records_unreadable", "topic", "Records of other inputs that cannot be read"),
     "worker_lost": ("pstp_workers_lost", "", "Leases that ran out while a task was running"),
     "lost_before_start": ("pstp_dispatches_lost", "", "Dispatches whose claimant never started them"),
+    "claims_looked_up": ("pstp_claims_looked_up", "", "Looks at the workers' claims for a dispatch nobody started"),
     "take_back": ("pstp_dispatches_taken_back", "", "Requests to give back an unclaimed dispatch"),
 }
 

@@ -29,7 +29,7 @@ def routes(scheduler: "Scheduler") -> dict[str, Route]:
     engine = scheduler.engine
 
     async def groups(request: web.Request) -> tuple[int, Any]:
-        limit = min(int(request.query.get("limit", "100")), LIST_MAX)
+        limit = _limit(request)
         phase = request.query.get("phase")
         found = []
         for entry in _entries(engine):
@@ -43,7 +43,7 @@ def routes(scheduler: "Scheduler") -> dict[str, Route]:
         return 200, explain(engine, request.query.get("group", ""))
 
     async def tasks(request: web.Request) -> tuple[int, Any]:
-        limit = min(int(request.query.get("limit", "100")), LIST_MAX)
+        limit = _limit(request)
         return 200, {"as_of_ms": now().wall_ms, "tasks": list_tasks(engine, request.query.get("group", ""), limit)}
 
     return {"/groups": groups, "/explain": explain_group, "/tasks": tasks}
@@ -126,6 +126,11 @@ def _why_ready(engine: Engine, entry: Entry, behind: str) -> dict[str, Any]:
         return {"blocker": "no_handler", "limiter": task_type, "text": text}
     text = f"ready: every slot for type {task_type!r} is taken, {len(engine.ready)} groups wait for one{behind}"
     return {"blocker": "no_free_slot", "limiter": "slots", "text": text}
+
+
+def _limit(request: web.Request) -> int:
+    asked = request.query.get("limit", "")
+    return min(int(asked), LIST_MAX) if asked.isdigit() else 100
 
 
 def _find(engine: Engine, group: str) -> Entry | None:

@@ -69,7 +69,8 @@ class Scheduler:
         self._suspect: tuple[TopicName, int, int] | None = None
         self._group: GroupMetadata = None
         self._stop = asyncio.Event()
-        self._fatal: Exception | None = None
+        self._fatal: BaseException | None = None
+        self._fenced: set[str] = set()  # boot ids of schedulers that fell silent
         self._trusted = True  # whether memory says what the log says
         self._unread: set[TP] = set()  # input partitions not read to an end since they were assigned
         self._members = MembersView(settings, instance, self.boot_id, on_failed=self._fail_from_thread)
@@ -118,11 +119,12 @@ class Scheduler:
         self._announcer.leave(tombstone=not isinstance(self._fatal, InstanceTakenError))
         self._members.stop()
 
-    def fail(self, error: Exception) -> None:
-        """Stop because of something that going on would make worse."""
+    def fail(self, error: BaseException) -> None:
+        """Stop because of something that going on would make worse; `run` raises it."""
         if self._fatal is None:
-            self._fatal = error if isinstance(error, UserError) else UserError(str(error))
-            log.error("stopping", why=str(error))
+            self._fatal = UserError(str(error)) if isinstance(error, LogWentBack | VersionError) else error
+            log.error("stopping", why=str(error), exc_info=None if isinstance(self._fatal, UserError) else error)
+        self._trusted = False
         self._stop.set()
 
     def _fail_from_thread(self, error: Exception) -> None:
@@ -167,11 +169,11 @@ class Scheduler:
             log.info("loading interrupted by a rebalance")
         except TransactionFailed:
             self._distrust()
-        except (LogWentBack, VersionError) as error:
-            self.fail(error)
         except ck.KafkaException as error:
             log.warning("loading failed", error=str(error))
             self._distrust()
+        except Exception as error:  # Faust would go on without us
+            self.fail(error)
         finally:
             self.loading = None
         log.info("assigned", partitions=sorted(numbers))
@@ -226,14 +228,14 @@ class Scheduler:
         except RecordFailed as error:
             self._note_suspect(error)
             self._distrust()
-        except VersionError as error:
-            self.fail(error)
-            self._distrust(rejoin=False)
         except TransactionFailed:
             self._distrust()
+        except Exception as error:  # Faust would start the agent again, on half a truth
+            self.fail(error)
         else:
             self._ask()
             self._announce()
+            self._fence_the_silent()
 
     def _inputs(self, batch: Batch) -> list[Input]:
         names = self._names
@@ -252,14 +254,14 @@ class Scheduler:
         if outputs:
             await self._in_thread("transaction", self.transactor.commit, outputs, offsets, group)
 
-    def _distrust(self, *, rejoin: bool = True) -> None:
+    def _distrust(self) -> None:
         """Memory ran ahead of the log.  Reloading in place would let a woken zombie fence the live owner for ever."""
         self._trusted = False
         for number in list(self.engine.partitions):
             self.engine.drop(number)
         if self._members.superseded():
             self.fail(InstanceTakenError(self.instance))
-        elif rejoin and self.pump is not None:
+        elif self.pump is not None:
             log.warning("joining again")
             self.pump.rejoin()
 
@@ -287,7 +289,16 @@ class Scheduler:
 
     async def _ask_claims(self, dispatch_partition: int, outs: set[Any]) -> None:
         tokens = await self._in_thread("lookups", self._lookups.unclaimed_tokens, dispatch_partition)
+        self.engine.counts["claims_looked_up", ""] += 1
         self._answers.append(lambda moment: self.engine.watch.claims_found(outs, tokens, moment.mono_ms))
+
+    def _fence_the_silent(self) -> None:
+        """A dead scheduler's open transaction holds up every dispatch partition that it wrote to, for all of us."""
+        for member in self._members.silent("scheduler").values():
+            if member.boot_id not in self._fenced and member.instance != self.instance:
+                self._fenced.add(member.boot_id)
+                tid = self.settings.transactional_id(member.instance)
+                self._in_background(self._in_thread("lookups", self.transactor.fence, tid))
 
     def _take_answers(self, moment: Now) -> None:
         answers, self._answers = self._answers, []

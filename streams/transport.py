@@ -264,7 +264,7 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
             await self.on_partitions_revoked(set(revoked))
 
     def _failed(self, error: BaseException) -> None:
-        self._crash = asyncio.ensure_future(self.crash(error))
+        self.app.scheduler.fail(error)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         if not self.flow_active:

@@ -1,6 +1,7 @@
 """Commands that run a process of the system: broker, scheduler, worker."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -88,12 +89,19 @@ def worker(handlers: Handlers) -> None:
 
 
 def run_service(service: Service) -> None:
-    """Run it in a fresh event loop; SIGTERM and SIGINT ask it to stop, a second one is not waited for."""
+    """Run it in a fresh event loop; SIGTERM and SIGINT ask it to stop, a second one is an order."""
+    asked: list[bool] = []
+
+    def stop() -> None:
+        if asked:
+            os._exit(1)  # what is open is for the successor to fence and for leases to decide
+        asked.append(True)
+        service.request_stop()
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, service.request_stop)
+            loop.add_signal_handler(number, stop)
         await service.run()
 
     new_runner(run())

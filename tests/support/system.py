@@ -208,7 +208,7 @@ class System:
         found: list[ck.Message] = []
         open_ends = set(range(partitions))
         while open_ends:
-            for message in consumer.consume(1000, 0.5):
+            for message in consumer.consume(1000, 0.05):
                 if message.error() is None:
                     found.append(message)
                 else:
@@ -229,6 +229,11 @@ class System:
         with urllib.request.urlopen(base + path, timeout=5) as answer:
             text = answer.read().decode()
         return json.loads(text) if text.startswith(("{", "[")) else text
+
+    def metric(self, instance: str, name: str) -> float:
+        """The sum over the labels of one metric, as /metrics shows it now."""
+        lines = self.get(instance, "/metrics").splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
 
 def _reader(settings: Settings, topic: str, partitions: int) -> ck.Consumer:
