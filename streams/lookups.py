@@ -40,7 +40,8 @@ class Lookups:
         tokens: set[int] = set()
         try:
             while True:
-                for message in self._workers.consume(500, 1.0):
+                first = self._workers.poll(1.0)
+                for message in [first, *self._workers.consume(500, 0)] if first else []:
                     if (error := message.error()) is not None:
                         if error.code() == ck.KafkaError._PARTITION_EOF:
                             return tokens

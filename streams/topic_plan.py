@@ -43,7 +43,7 @@ class TopicPlan(NamedTuple):
 def plan_topics(settings: Settings) -> dict[TopicName, TopicPlan]:
     """All topics of an app, in the order in which they are created."""
     n, m = settings.partitions, settings.dispatch_partitions
-    replicated = {"min.insync.replicas": "2" if settings.replication_factor >= 3 else "1"}
+    replicated = min_insync(settings.replication_factor)
 
     def plan(name: TopicName, partitions: int, config: dict[str, str]) -> tuple[TopicName, TopicPlan]:
         return name, TopicPlan(settings.topic(name), partitions, _BASE | replicated | config)
@@ -63,6 +63,11 @@ def plan_topics(settings: Settings) -> dict[TopicName, TopicPlan]:
         # segment) is small, and at most a quarter of the rest is dead.  Less would write every row ten times.
         plan("changelog", n, _compacted(segment_bytes=16 * _MIB, segment_ms=300_000, dirty_ratio=0.25)),
     ))  # fmt: skip
+
+
+def min_insync(replicas: int) -> dict[str, str]:
+    """With three replicas one may be away and an acknowledged record is still in two places."""
+    return {"min.insync.replicas": "2" if replicas >= 3 else "1"}
 
 
 def _kept(hours: int | None) -> dict[str, str]:

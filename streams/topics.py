@@ -17,7 +17,7 @@ from streams.murmur2 import home_partition
 from streams.protocol import PROTOCOL, encode
 from streams.settings import Settings, TopicName
 from streams.tail import read_to_end
-from streams.topic_plan import TopicPlan, plan_topics
+from streams.topic_plan import TopicPlan, min_insync, plan_topics
 
 TOPICS_KEY: Final = b"\x00topics"  # in `members`: an instance's name has no such character
 SAMPLED_TASKS: Final = 100  # per partition, by `check_topics`
@@ -179,8 +179,9 @@ def _kept_ids(found: _Found) -> list[str]:
 def _misset(found: _Found) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
     """Topics whose settings differ from the plan: topic, planned settings, wrong ones as they are."""
     configs = found.admin.configs(found.plans[name].topic for name in found.facts)
-    for name in found.facts:
+    for name, fact in found.facts.items():
         topic, _, planned = found.plans[name]
+        planned = planned | min_insync(fact.replicas)  # as many as it has, whatever this process would give it
         if wrong := {key: configs[topic][key] for key, value in planned.items() if configs[topic][key] != value}:
             yield topic, planned, wrong
 

@@ -1,11 +1,13 @@
 """Reading a history: from a cluster, or from a dump of it with one JSON object per line."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from msgspec import Raw, Struct
 
 from streams.errors import UserError
@@ -13,6 +15,9 @@ from streams.settings import Settings
 
 ANSWER_TIMEOUT_S: Final = 5.0
 SILENCE_MAX_S: Final = 30.0
+# Our own transactions are over by then; a longer one is a stranger's.
+OPEN_TRANSACTION_WAIT_S: Final = 12.0
+POLL_S: Final = 0.1
 FETCH_RECORDS: Final = 5_000
 
 
@@ -26,24 +31,30 @@ class Bounds(NamedTuple):
 class TopicReader:
     """Reads a topic's committed records up to where it ended when this was made.  Close it.
 
-    It joins no consumer group and commits nothing.  Raises `UserError` if the cluster or the topic is not there.
+    It joins no consumer group and commits nothing.  `held`: partitions that end for us before their end, because a
+    transaction there stays open.  Raises `UserError` if the cluster or the topic is not there.
     """
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self.topic = topic
+        self.held: list[int] = []
         self._where = settings.bootstrap_servers
-        self._consumer = Consumer(
-            settings.kafka(**{
-                "group.id": f"{settings.app}-verify",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "fetch.queue.backoff.ms": 5,
-            })
-        )  # fmt: skip
+        conf = settings.kafka(**{
+            "group.id": f"{settings.app}-verify",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+            "fetch.queue.backoff.ms": 5,
+            "fetch.wait.max.ms": 10,  # the end of a partition shows after this long
+            "log_level": 2,  # what goes wrong is told by our own errors
+        })  # fmt: skip
+        self._consumer = Consumer(conf)
         try:
-            self.bounds = {partition: self._look_up(partition) for partition in self._partitions()}
+            self.bounds = self._look_up(AdminClient(settings.kafka(log_level=2)))
+        except KafkaException as error:
+            self.close()
+            raise self._unreachable() from error
         except BaseException:
             self.close()
             raise
@@ -59,58 +70,70 @@ class TopicReader:
         """The partition's records.  `on_progress` is told how many offsets each fetch has passed."""
         low, high = self.bounds[partition]
         at = low
-        if low == high:
-            return
-        self._consumer.assign([TopicPartition(self.topic, partition, OFFSET_BEGINNING if low == 0 else low)])
+        silent_s = 0.0
+        if at < high:
+            self._consumer.assign([TopicPartition(self.topic, partition, low)])
         while at < high:
-            messages = self._consumer.consume(FETCH_RECORDS, timeout=SILENCE_MAX_S)
-            if not messages:
+            messages = self._consumer.consume(FETCH_RECORDS, timeout=POLL_S)
+            silent_s = 0.0 if messages else silent_s + POLL_S
+            if silent_s > SILENCE_MAX_S:
                 raise UserError(
                     f"nothing came from {self.topic!r} for {SILENCE_MAX_S:g} s: see whether the cluster at "
                     f"{self._where} is well, then try again"
                 )
             before = at
             for message in messages:
-                if (error := message.error()) is not None:
-                    at = self._ended(error, high)
-                    break
-                offset = message.offset()
-                assert offset is not None
-                at = offset + 1
-                if at > high:
-                    break
-                yield message
+                at = self._next_offset(message)
+                if message.error() is None and at <= high:
+                    yield message
             on_progress(min(at, high) - before)
 
-    def _ended(self, error: KafkaError, high: int) -> int:
-        """The end may be a mark, or an open transaction that nobody can read behind."""
+    def _next_offset(self, message: Message) -> int:
+        """The offset behind `message`, which may also say that the partition ends here."""
+        offset = message.offset() or 0
+        error = message.error()
+        if error is None:
+            return offset + 1
         if error.code() == KafkaError._PARTITION_EOF:
-            return high
+            return offset
         if error.retriable() or error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
             raise self._unreachable()
         raise KafkaException(error)
 
+    def _look_up(self, admin: AdminClient) -> dict[int, Bounds]:
+        """Where everything written so far begins and ends: it waits for transactions under way."""
+        partitions = [TopicPartition(self.topic, partition) for partition in self._partitions()]
+        latest = {partition: OffsetSpec.latest() for partition in partitions}
+        ends = admin.list_offsets(
+            latest, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ANSWER_TIMEOUT_S
+        )
+        deadline_s = time.monotonic() + OPEN_TRANSACTION_WAIT_S
+        bounds = {}
+        for partition, end in ends.items():
+            high = end.result().offset
+            low, committed = self._committed(partition)
+            while committed < high and time.monotonic() < deadline_s:
+                self._consumer.poll(POLL_S)
+                low, committed = self._committed(partition)
+            if committed < high:
+                self.held.append(partition.partition)
+            bounds[partition.partition] = Bounds(low, min(high, committed))
+        return bounds
+
+    def _committed(self, partition: TopicPartition) -> tuple[int, int]:
+        bounds = self._consumer.get_watermark_offsets(partition, timeout=ANSWER_TIMEOUT_S)
+        if bounds is None:
+            raise self._unreachable()
+        return bounds
+
     def _partitions(self) -> list[int]:
-        try:
-            found = self._consumer.list_topics(self.topic, timeout=ANSWER_TIMEOUT_S).topics[self.topic]
-        except KafkaException as error:
-            raise self._unreachable() from error
+        found = self._consumer.list_topics(self.topic, timeout=ANSWER_TIMEOUT_S).topics[self.topic]
         if found.error is not None:
             raise UserError(
                 f"topic {self.topic!r} is not in the cluster at {self._where}: create the topics with "
                 "`pstp topics create`, or name another cluster with PSTP_BOOTSTRAP_SERVERS"
             )
         return sorted(found.partitions)
-
-    def _look_up(self, partition: int) -> Bounds:
-        at = TopicPartition(self.topic, partition)
-        try:
-            bounds = self._consumer.get_watermark_offsets(at, timeout=ANSWER_TIMEOUT_S)
-        except KafkaException as error:
-            raise self._unreachable() from error
-        if bounds is None:
-            raise self._unreachable()
-        return Bounds(*bounds)
 
     def _unreachable(self) -> UserError:
         return UserError(

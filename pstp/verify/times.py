@@ -46,9 +46,7 @@ class Times:
         if start_ns is None or _differ(event.clock_id, group.clock_id):
             return
         if began_ns is not None and start_ns < began_ns:
-            self._wrong_end(
-                task, "other_execution", "has the outcome of an execution that began earlier", offset
-            )
+            self._wrong_end(task, "other_execution", "has the outcome of an execution that began earlier", offset)
         if end_ns is not None:
             if end_ns < start_ns:
                 self._wrong_end(task, "ends_before_start", "ended before it started, by its worker's own clock", offset)

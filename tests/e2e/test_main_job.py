@@ -116,7 +116,9 @@ def test_group_state_is_handed_on_in_order(system: System) -> None:
         system.publish("g", "count", id=str(number))
     system.flush()
     system.history.wait_terminal(30)
-    results = [json.loads(bytes(e.result)) for e in system.history.events if e.state is TaskState.SUCCEEDED and e.result]
+    results = [
+        json.loads(bytes(e.result)) for e in system.history.events if e.state is TaskState.SUCCEEDED and e.result
+    ]
     assert results == list(range(30))
 
 
