@@ -17,7 +17,7 @@ PROGRESS_INTERVAL_MS: Final = 100
 # one with those behind it still being sent.
 STALL_MS: Final = int(ACK_S * 1000 * 2 / 3)
 
-OnProgress = Callable[[int], None]
+OnProgress = Callable[[int], object]
 
 
 class BulkSummary(NamedTuple):
@@ -105,7 +105,8 @@ class Bulk:
 
     def _serve(self, producer: ck.Producer, timeout_s: float) -> None:
         """Take acknowledgements in.  Raises `BulkError` on a failure, and when the oldest record waits too long."""
-        producer.poll(timeout_s)
+        fatal = self._connection.poll(producer, timeout_s)
+        self._failure = self._failure or fatal
         if self._failure is not None:
             raise self._stopped(str(self._connection.failure(self._failure)))
         if self._stopping:
@@ -114,7 +115,7 @@ class Bulk:
         if self._oldest != (oldest := next(iter(self._waiting), self._sent)):
             self._oldest, self._oldest_since_ms = oldest, mono_ms
         elif oldest != self._sent and mono_ms - self._oldest_since_ms > STALL_MS:
-            raise self._stopped(str(self._connection.silence(STALL_MS / 1000)))
+            raise self._stopped(str(self._connection.silence()))
         self._tell(mono_ms)
 
     def _tell(self, mono_ms: int) -> None:

@@ -19,6 +19,7 @@ ACK_S: Final = 30.0
 # librdkafka's own lines; heard where a program sets up logging, never printed unasked.
 _log = logging.getLogger("pstp.kafka")
 _log.addHandler(logging.NullHandler())
+_log.setLevel(logging.ERROR)  # below are only remarks on our own configuration and on what it retries
 
 _BASE: Final[dict[str, Any]] = {
     # Java's default and the place that the scheduler expects; librdkafka's own default differs.
@@ -33,6 +34,11 @@ _BASE: Final[dict[str, Any]] = {
     "queue.buffering.max.messages": 50_000,
     "queue.buffering.max.kbytes": 64 * limits.KIB,
 }
+
+# After these errors nobody knows whether the broker has the record.
+_UNCERTAIN: Final = frozenset({
+    ck.KafkaError._MSG_TIMED_OUT, ck.KafkaError._PURGE_INFLIGHT, ck.KafkaError._PURGE_QUEUE, ck.KafkaError._FATAL,
+})  # fmt: skip
 
 Acknowledged = Callable[[ck.KafkaError | None, ck.Message], None]
 
@@ -66,8 +72,19 @@ class Connection:
         except BufferError:
             return False
         except ck.KafkaException as error:
+            self._retire(producer)
             raise self.failure(error.args[0]) from None
         return True
+
+    def poll(self, producer: ck.Producer, timeout_s: float) -> ck.KafkaError | None:
+        """Serve callbacks; returns the fatal error after which this producer only gives back what it holds."""
+        try:
+            producer.poll(timeout_s)
+        except ck.KafkaException as error:
+            self._retire(producer)
+            fatal: ck.KafkaError = error.args[0]
+            return fatal
+        return None
 
     def close(self) -> None:
         """Free the producer; a later call opens another."""
@@ -75,24 +92,15 @@ class Connection:
             self.current = None
 
     def failure(self, error: ck.KafkaError) -> PublishError:
-        """What a delivery error means.  After a fatal one the next call connects anew."""
-        if error.fatal():
-            with self._lock:
-                self.current = None
-        if error.code() == ck.KafkaError._MSG_TIMED_OUT:
-            return self.silence(ACK_S)
+        """What a delivery error means."""
+        if error.code() in _UNCERTAIN:
+            return self.silence(self._cause or error.str())
         return PublishError(f"Kafka refused the task ({error.str()}): mend that in the cluster, then publish it again")
 
-    def silence(self, waited_s: float) -> PublishError:
+    def silence(self, cause: str = "") -> PublishError:
         return PublishError(
-            f"Kafka did not acknowledge within {waited_s:g} s{self._because()}, so the task may be stored or not: "
+            f"Kafka did not acknowledge the task ({cause or self._cause or 'no answer'}), so it may be stored or not: "
             "look at the broker, then at `pstp tasks`, before publishing it again"
-        )
-
-    def unreachable(self) -> PublishError:
-        return PublishError(
-            f"Kafka does not answer at {self._settings.bootstrap_servers}{self._because()}: "
-            "start one with `pstp broker`, or set PSTP_BOOTSTRAP_SERVERS to yours"
         )
 
     def _connected(self) -> ck.Producer:
@@ -105,14 +113,21 @@ class Connection:
             topics = producer.list_topics(timeout=CONNECT_S).topics
         except ck.KafkaException:
             producer.poll(0)  # fills in the cause
-            raise self.unreachable() from None
+            because = f" ({self._cause})" if self._cause else ""
+            raise PublishError(
+                f"Kafka does not answer at {self._settings.bootstrap_servers}{because}: "
+                "start one with `pstp broker`, or set PSTP_BOOTSTRAP_SERVERS to yours"
+            ) from None
         if self._topic not in topics:
             raise PublishError(f"topic `{self._topic}` does not exist: run `pstp topics create`")
         return producer
 
+    def _retire(self, producer: ck.Producer) -> None:
+        """The next call opens another producer."""
+        with self._lock:
+            if self.current is producer:
+                self.current = None
+
     def _note(self, error: ck.KafkaError) -> None:
         if error.code() != ck.KafkaError._ALL_BROKERS_DOWN:
             self._cause = error.str().rpartition("/bootstrap: ")[2].partition(" (after ")[0]
-
-    def _because(self) -> str:
-        return f" ({self._cause})" if self._cause else ""

@@ -120,7 +120,7 @@ def encode_task(task: TaskMessage, bytes_max: int = limits.TASK_BYTES_MAX) -> Re
         fields[name] = _json(value, name)
     try:
         key, value = task.group.encode(), _encode(fields)
-        headers: Headers = [(name, v.encode() if isinstance(v, str) else v) for name, v in task.headers.items()]
+        headers: Headers = [(_utf8(name).decode(), _utf8(data)) for name, data in task.headers.items()]
     except UnicodeEncodeError as error:
         raise InvalidTaskError(
             Reason.BAD_JSON, f"{error.object!r} has half a surrogate pair, which UTF-8 cannot say: replace it"
@@ -158,6 +158,10 @@ def _json(value: Any, name: str) -> Raw:
         raise InvalidTaskError(
             Reason.BAD_JSON, f"`{name}` cannot be JSON ({error}): give strings, finite numbers, lists and objects"
         ) from None
+
+
+def _utf8(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 def _rfc3339(time: datetime) -> str:

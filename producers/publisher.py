@@ -53,6 +53,10 @@ class _Publisher:
         self._connection = Connection(self.settings, **{"linger.ms": 0})
 
     def _message(self, group: str, type: str, payload: Any, options: TaskOptions) -> TaskMessage:
+        if unknown := sorted(options.keys() - TaskOptions.__annotations__):
+            raise TypeError(
+                f"publish() got an unexpected keyword argument {unknown[0]!r}: unknown fields go in `extra`"
+            )
         known: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         extra = dict(known.pop("extra", {}))
         if twice := sorted(extra.keys() & TaskMessage.model_fields):
@@ -74,9 +78,9 @@ class TaskPublisher(_Publisher):
         delivery = _Delivery(record := encode_task(task, self.settings.task_bytes_max))
         producer = self._connection.open()
         while not self._connection.send(producer, record, delivery):
-            producer.poll(_POLL_S)
+            self._connection.poll(producer, _POLL_S)
         while delivery.published is None:
-            producer.poll(_POLL_S)
+            self._connection.poll(producer, _POLL_S)
         return delivery.outcome(self._connection)
 
     def publish_many(self, tasks: Iterable[TaskMessage], on_progress: OnProgress | None = None) -> BulkSummary:
@@ -157,7 +161,7 @@ class AsyncTaskPublisher(_Publisher):
     async def _pump(self, producer: ck.Producer) -> None:
         """Serve acknowledgements while some are outstanding: in the loop, since a thread would fight it for the GIL."""
         while len(producer):
-            producer.poll(0)
+            self._connection.poll(producer, 0)
             await asyncio.sleep(_LOOP_POLL_S)
         del self._pumps[producer]
 

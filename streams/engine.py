@@ -451,6 +451,7 @@ class Engine:
             case Free():
                 self._hold(entry, None)
                 self.watch.forget(Out(partition.number, entry.key))
+                entry.overdue = ""
             case SetState(report):
                 self._set_state(partition, entry, report)
             case Bury():
@@ -460,6 +461,8 @@ class Engine:
             case Progress(report, worker):
                 head, task = entry.group.head, entry.task
                 assert head is not None and task is not None
+                if report.reason is Reason.TIMEOUT:
+                    entry.overdue = report.note or "goes on after its time"
                 event = history.progress(entry.name, task, head, report, worker, self._now)
                 self._publish(partition, entry.key, event)
 

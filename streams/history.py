@@ -118,6 +118,7 @@ def progress(group: str, task: AcceptedTask, head: Head, report: Report, worker:
         attempt=head.attempt,
         fencing_token=head.token,
         sequence=head.sequence,
+        reason=report.reason,
         worker=worker,
         progress=report.fraction,
         note=None if report.note is None else cut(report.note, limits.NOTE_CHARS_MAX),

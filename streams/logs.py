@@ -39,10 +39,17 @@ def configure(settings: Settings, role: str, instance: str, stream: TextIO | Non
         foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
     ))  # fmt: skip
+    kafka_logger().propagate = True
     root = logging.getLogger()
     root.handlers[:] = [handler]
     # Libraries are heard from warnings on, unless someone is debugging.
     root.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+
+
+def quiet() -> None:
+    """For commands that speak for themselves: librdkafka's complaints go nowhere, our own sentence says it."""
+    kafka_logger().addHandler(logging.NullHandler())
+    kafka_logger().propagate = False
 
 
 def kafka_logger() -> logging.Logger:

@@ -19,7 +19,9 @@ class BrokenInvariant(RuntimeError):
 class Entry:
     """One group.  `task` and `row` belong to its head; `parked` holds (sequence, row) of those behind, in order."""
 
-    __slots__ = ("group", "has_row", "holds", "key", "name", "parked", "row", "since_ms", "state", "task", "timer")
+    __slots__ = (
+        "group", "has_row", "holds", "key", "name", "overdue", "parked", "row", "since_ms", "state", "task", "timer",
+    )  # fmt: skip
 
     def __init__(self, key: bytes) -> None:
         self.key = key
@@ -35,6 +37,7 @@ class Entry:
         )
         self.timer = 0  # names the one timer that still counts
         self.since_ms = 0  # wall time of the last change of phase
+        self.overdue = ""  # what its worker says of a head that goes on after its time
 
     def is_idle(self) -> bool:
         return self.group == IDLE and self.state is None

@@ -156,10 +156,10 @@ class Dispatch(Struct, frozen=True, omit_defaults=True):
 class Report(Struct, frozen=True, omit_defaults=True):
     """What happened to one task.  Which fields matter depends on `kind`:
 
-    started: `started`, `policy`; renewed: none; progress: `fraction`, `note`; succeeded: `started`, `ended`, `result`,
-    `state` when `state_set`; failed: `started`, `ended`, `error`, `reason`, `delay_s` (asked for by `Retry`),
-    `retryable`; rejected (by the handler, no retry): `reason`, `error`; snoozed: `delay_s`; returned: `reason`;
-    abandoned: `started`, `ended`.
+    started: `started`, `policy`; renewed: none; progress: `fraction`, `note`, and `reason` timeout if it goes on after
+    its time and cannot be stopped; succeeded: `started`, `ended`, `result`, `state` when `state_set`; failed:
+    `started`, `ended`, `error`, `reason`, `delay_s` (asked for by `Retry`), `retryable`; rejected (by the handler, no
+    retry): `reason`, `error`; snoozed: `delay_s`; returned: `reason`; abandoned: `started`, `ended`.
     """
 
     kind: ReportKind

@@ -36,8 +36,11 @@ from streams.store import LoadingInterrupted, LogWentBack, Store
 from streams.topics import verify_identity
 from streams.transaction import GroupMetadata, TransactionFailed, Transactor
 from streams.transport import Batch, Pump
+from streams.trim import trim_topics
 
 log = structlog.get_logger("scheduler")
+
+TRIM_INTERVAL_MS = 3_600_000
 
 T = TypeVar("T")
 Offsets = dict[tuple[TopicName, int], int]
@@ -70,6 +73,7 @@ class Scheduler:
         self._group: GroupMetadata = None
         self._stop = asyncio.Event()
         self._fatal: BaseException | None = None
+        self._trim_due_ms = now().mono_ms + TRIM_INTERVAL_MS
         self._fenced: set[str] = set()  # boot ids of schedulers that fell silent
         self._trusted = True  # whether memory says what the log says
         self._unread: set[TP] = set()  # input partitions not read to an end since they were assigned
@@ -236,6 +240,7 @@ class Scheduler:
             self._ask()
             self._announce()
             self._fence_the_silent()
+            self._trim(moment)
 
     def _inputs(self, batch: Batch) -> list[Input]:
         names = self._names
@@ -300,6 +305,12 @@ class Scheduler:
                 tid = self.settings.transactional_id(member.instance)
                 self._in_background(self._in_thread("lookups", self.transactor.fence, tid))
 
+    def _trim(self, moment: Now) -> None:
+        """The owner of partition 0 removes what everybody has read and what is old, once an hour."""
+        if 0 in self.engine.partitions and moment.mono_ms >= self._trim_due_ms:
+            self._trim_due_ms = moment.mono_ms + TRIM_INTERVAL_MS
+            self._in_background(self._in_thread("lookups", trim_topics, self.settings, moment.wall_ms))
+
     def _take_answers(self, moment: Now) -> None:
         answers, self._answers = self._answers, []
         for answer in answers:
@@ -313,7 +324,7 @@ class Scheduler:
     def _background_done(self, task: "asyncio.Future[Any]") -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("look-up failed, it is asked again after a lease", error=str(error))
+            log.warning("background work failed, it is tried again later", error=str(error))
 
     async def _in_thread(self, thread: str, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads[thread], function, *args)

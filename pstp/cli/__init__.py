@@ -6,6 +6,7 @@ import sys
 from pydantic import ValidationError
 
 from pstp.cli.app import app
+from streams import logs
 from streams.errors import UserError
 
 __all__ = ["app", "main"]
@@ -13,6 +14,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check found something, 2 a mistake, with what to do next."""
+    logs.quiet()
     try:
         app(standalone_mode=True)
     except UserError as error:

@@ -152,20 +152,11 @@ class System:
 
     def env(self, name: str = "", **settings: Any) -> dict[str, str]:
         """The environment that makes a process part of this system."""
-        chosen = {
-            "app": self.settings.app, "bootstrap_servers": self.settings.bootstrap_servers,
-            "partitions": self.settings.partitions, "dispatch_partitions": self.settings.dispatch_partitions,
-            "lease_s": self.settings.lease_s, "instance": name, "data_dir": self.folder, "log_level": "info",
-        } | settings  # fmt: skip
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PSTP_")}
-        return env | {f"PSTP_{k.upper()}": str(v) for k, v in chosen.items()} | {"JOURNAL": str(self.journal_path)}
+        return system_env(self.settings, self.folder, **{"instance": name} | settings)
 
     def run(self, *arguments: str, timeout_s: float = 60.0, **settings: Any) -> "subprocess.CompletedProcess[str]":
         """A command of the CLI, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "pstp", *arguments], env=self.env(**settings), capture_output=True, text=True,
-            timeout=timeout_s, check=False,
-        )  # fmt: skip
+        return run_pstp(list(arguments), self.env(**settings), timeout_s)
 
     # -- publishing
 
@@ -236,10 +227,27 @@ class System:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
 
+def system_env(settings: Settings, folder: Path, **more: Any) -> dict[str, str]:
+    """The environment of a process: no PSTP_ variable of ours but these."""
+    chosen = {
+        "app": settings.app, "bootstrap_servers": settings.bootstrap_servers, "partitions": settings.partitions,
+        "dispatch_partitions": settings.dispatch_partitions, "lease_s": settings.lease_s, "data_dir": folder,
+    } | more  # fmt: skip
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PSTP_")}
+    env |= {f"PSTP_{k.upper()}": str(v) for k, v in chosen.items()}
+    return env | {"JOURNAL": str(folder / "journal.jsonl")}
+
+
+def run_pstp(arguments: list[str], env: dict[str, str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "pstp", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
 def _reader(settings: Settings, topic: str, partitions: int) -> ck.Consumer:
     consumer = ck.Consumer(settings.kafka(**{
         "group.id": f"{settings.app}-test-reader", "enable.auto.commit": False, "isolation.level": "read_committed",
         "enable.partition.eof": True, "fetch.queue.backoff.ms": 5, "fetch.wait.max.ms": 20,
     }))  # fmt: skip
+    consumer.list_topics(topic, 10)  # else the assignment waits half a second for the next look
     consumer.assign([ck.TopicPartition(topic, p, ck.OFFSET_BEGINNING) for p in range(partitions)])
     return consumer
