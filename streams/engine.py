@@ -53,6 +53,7 @@ from streams.watch import Out, Watch
 ORIGIN_HEADER = "pstp.origin"
 # Partition and offset, no longer than real ones are: what a stranger writes there must not break a row.
 _ORIGIN = re.compile(rb"(\d{1,4}):(\d{1,18})(:keyless)?")
+LABELS_MAX = 300
 Marks = dict[str, str | int]
 
 
@@ -241,13 +242,23 @@ class Engine:
             entry = partition.entries[task.key] = Entry(task.key)
         sequence, value = partition.next_number(), rows.encode(row)
         self._put("changelog", partition.number, rows.task_key(sequence, task.key), value)
-        self.counts["accepted", task.type] += 1
+        self.counts["accepted", self._label(task.type)] += 1
         if entry.group.head is None:
             entry.task, entry.row = task, value
         else:
             entry.parked.append((sequence, value))
         event = Accepted(sequence, task.not_before_ms, task.max_attempts)
         self._feed(partition, entry, event, accepted=(task, row))
+
+    def _label(self, task_type: str) -> str:
+        """A type as a metric's label: publishers invent types, so only so many are told apart."""
+        if ("accepted", task_type) in self.counts or len(self.counts) < LABELS_MAX:
+            return task_type
+        return "(other)"
+
+    def types_without_handler(self) -> dict[str, int]:
+        """Types of ready heads that no live worker handles, and how many heads wait for one."""
+        return {t: n for t, n in self.ready.types().items() if not self.capacity.handles(t)}
 
     def _forward(self, record: Input, home: int, task: AcceptedTask) -> None:
         """Move it to where its group lives, in this transaction.  Its publisher uses another partitioner."""

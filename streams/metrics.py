@@ -69,6 +69,10 @@ class SchedulerMetrics(Collector):
         yield groups
         yield GaugeMetricFamily("pstp_tasks_parked", "Tasks behind a head", parked)
         yield GaugeMetricFamily("pstp_groups_ready", "Heads that wait for a free slot", len(engine.ready))
+        waiting = sum(engine.types_without_handler().values())
+        yield GaugeMetricFamily(
+            "pstp_groups_without_handler", "Ready heads of types that no live worker handles", waiting
+        )
         yield GaugeMetricFamily("pstp_tasks_in_flight", "Dispatched or running", len(engine.watch))
         age_s = (now().wall_ms - oldest_ms) / 1000
         yield GaugeMetricFamily("pstp_oldest_unmoved_seconds", "How long the longest unmoved head stands still", age_s)

@@ -104,10 +104,8 @@ def _why(engine: Engine, entry: Entry) -> dict[str, Any]:
         return {"blocker": entry.group.blocked, "text": f"blocked: {entry.group.blocked}{behind}"}
     match head.phase:
         case Phase.RUNNING:
-            return {
-                "blocker": "running",
-                "text": f"task {task.task_id} {entry.overdue or f'runs on {head.worker}'}{behind}",
-            }
+            doing = entry.overdue or f"runs on {head.worker}"
+            return {"blocker": "running", "text": f"task {task.task_id} {doing}{behind}"}
         case Phase.DISPATCHED:
             owner = engine.capacity.owner_of.get(head.dispatch_partition)
             where = f"worker {owner}" if owner else f"dispatch partition {head.dispatch_partition}, which nobody owns"

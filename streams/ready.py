@@ -6,7 +6,7 @@ touches few partitions.
 """
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -26,7 +26,8 @@ class ReadySet:
 
     def __init__(self) -> None:
         self._by_type: dict[str, deque[Ready]] = {}
-        self._number_of: dict[tuple[int, bytes], int] = {}
+        self._number_of: dict[tuple[int, bytes], tuple[int, str]] = {}
+        self._counts: Counter[str] = Counter()
         self._next_number = 0
 
     def __len__(self) -> int:
@@ -40,20 +41,22 @@ class ReadySet:
         if (partition, key) in self._number_of:
             raise ValueError("group is ready already")
         self._next_number += 1
-        self._number_of[partition, key] = self._next_number
+        self._number_of[partition, key] = self._next_number, task_type
+        self._counts[task_type] += 1
         self._by_type.setdefault(task_type, deque()).append(Ready(self._next_number, partition, key))
 
     def discard(self, partition: int, key: bytes) -> None:
-        self._number_of.pop((partition, key), None)
+        found = self._number_of.pop((partition, key), None)
+        if found is not None:
+            self._uncount(found[1])
 
     def drop_partition(self, partition: int) -> None:
         for group in [g for g in self._number_of if g[0] == partition]:
-            del self._number_of[group]
+            self.discard(*group)
 
     def types(self) -> dict[str, int]:
         """How many are ready, per type."""
-        counts = {t: sum(map(self._is_live, q)) for t, q in self._by_type.items()}
-        return {t: n for t, n in counts.items() if n}
+        return dict(self._counts)
 
     def drain(self, capacity: "Capacity") -> Iterable[tuple[Ready, int]]:
         """Take out what can go now: (group, dispatch partition), each slot taken from `capacity` as it is given out."""
@@ -67,7 +70,7 @@ class ReadySet:
                 heapq.heappop(heads)
                 continue
             ready = queue.popleft()
-            del self._number_of[ready.partition, ready.key]
+            self.discard(ready.partition, ready.key)
             if self._skip_dead(queue):
                 heapq.heapreplace(heads, (queue[0].number, task_type))
             else:
@@ -77,7 +80,13 @@ class ReadySet:
             del self._by_type[task_type]
 
     def _is_live(self, ready: Ready) -> bool:
-        return self._number_of.get((ready.partition, ready.key)) == ready.number
+        found = self._number_of.get((ready.partition, ready.key))
+        return found is not None and found[0] == ready.number
+
+    def _uncount(self, task_type: str) -> None:
+        self._counts[task_type] -= 1
+        if not self._counts[task_type]:
+            del self._counts[task_type]
 
     def _skip_dead(self, queue: deque[Ready]) -> bool:
         """Whether a live entry stands in front now."""

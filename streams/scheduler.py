@@ -74,6 +74,7 @@ class Scheduler:
         self._stop = asyncio.Event()
         self._fatal: BaseException | None = None
         self._trim_due_ms = now().mono_ms + TRIM_INTERVAL_MS
+        self._warned_types: set[str] = set()
         self._fenced: set[str] = set()  # boot ids of schedulers that fell silent
         self._trusted = True  # whether memory says what the log says
         self._unread: set[TP] = set()  # input partitions not read to an end since they were assigned
@@ -241,6 +242,7 @@ class Scheduler:
             self._announce()
             self._fence_the_silent()
             self._trim(moment)
+            self._warn_of_types()
 
     def _inputs(self, batch: Batch) -> list[Input]:
         names = self._names
@@ -304,6 +306,13 @@ class Scheduler:
                 self._fenced.add(member.boot_id)
                 tid = self.settings.transactional_id(member.instance)
                 self._in_background(self._in_thread("lookups", self.transactor.fence, tid))
+
+    def _warn_of_types(self) -> None:
+        """Once per type, until a worker handles it."""
+        missing = self.engine.types_without_handler()
+        for task_type in missing.keys() - self._warned_types:
+            log.warning("no worker handles this type, its groups wait", type=task_type)
+        self._warned_types = set(missing)
 
     def _trim(self, moment: Now) -> None:
         """The owner of partition 0 removes what everybody has read and what is old, once an hour."""
