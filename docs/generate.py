@@ -54,7 +54,7 @@ def metrics_page() -> str:
 
 def _scheduler_registry() -> CollectorRegistry:
     engine = SimpleNamespace(counts={}, partitions={}, ready=(), watch=(), types_without_handler=dict)
-    scheduler = SimpleNamespace(engine=engine, transactor=SimpleNamespace(committed=0), lag=dict)
+    scheduler = SimpleNamespace(engine=engine, transactor=SimpleNamespace(committed=0), lag=dict, held=tuple)
     registry = CollectorRegistry()
     SchedulerMetrics(registry, cast(Any, scheduler))
     return registry

@@ -37,6 +37,10 @@ class TopicsError(UserError):
     """The cluster or its topics are not as PSTP needs them."""
 
 
+class UnreachableError(TopicsError):
+    """Kafka does not answer; it may again."""
+
+
 class TopicFacts(NamedTuple):
     """A topic as it is."""
 
@@ -158,9 +162,9 @@ class Admin:
         raise TopicsError(f"cannot {doing} ({kafka_error.str()}): mend that in the cluster or in PSTP_…") from None
 
 
-def unreachable(settings: Settings, cause: str) -> TopicsError:
+def unreachable(settings: Settings, cause: str) -> UnreachableError:
     because = f" ({cause})" if cause else ""
-    return TopicsError(
+    return UnreachableError(
         f"Kafka does not answer at {settings.bootstrap_servers}{because}: "
         "start one with `pstp broker`, or set PSTP_BOOTSTRAP_SERVERS to yours"
     )

@@ -42,7 +42,7 @@ from streams.group import (
 )  # fmt: skip
 from streams.intake import AcceptedTask, Refused, read_task
 from streams.murmur2 import home_partition
-from streams.partition import Entry, Partition, read_row
+from streams.partition import Entry, Partition, read_row, take_head
 from streams.protocol import PROTOCOL, Completion, Control, Dispatch, DispatchedTask, Event, Member, Reason, Report
 from streams.ready import Capacity, ReadySet
 from streams.retry import Policy
@@ -234,7 +234,9 @@ class Engine:
                 self._reject(partition, record, key, headers, origin, Reason.WRONG_PARTITION, detail)
                 return
             partition.origins[origin_partition] = origin_offset + 1
-        self._accept(partition, task, rows.TaskRow(rows.ROW_FORMAT, *origin, key, record.value or b"", headers))
+        value = record.value or b""
+        row = rows.TaskRow(rows.ROW_FORMAT, *origin, key, value, headers, self._now.wall_ms)
+        self._accept(partition, task, row)
 
     def _accept(self, partition: Partition, task: AcceptedTask, row: rows.TaskRow) -> None:
         entry = partition.entries.get(task.key)
@@ -244,7 +246,7 @@ class Engine:
         self._put("changelog", partition.number, rows.task_key(sequence, task.key), value)
         self.counts["accepted", self._label(task.type)] += 1
         if entry.group.head is None:
-            entry.task, entry.row = task, value
+            entry.task, entry.row, entry.accepted_ms = task, value, row.accepted_ms
         else:
             entry.parked.append((sequence, value))
         event = Accepted(sequence, task.not_before_ms, task.max_attempts)
@@ -500,8 +502,8 @@ class Engine:
 
     def _promote(self, partition: Partition, entry: Entry) -> None:
         sequence, value = entry.parked.popleft()
-        entry.row, (_, entry.task) = value, read_row(value)
-        self._feed(partition, entry, Promoted(sequence, entry.task.not_before_ms, entry.task.max_attempts))
+        task = take_head(entry, value)
+        self._feed(partition, entry, Promoted(sequence, task.not_before_ms, task.max_attempts))
 
     def _set_state(self, partition: Partition, entry: Entry, report: Report) -> None:
         state = None if report.state is None or bytes(report.state) == b"null" else report.state

@@ -65,7 +65,7 @@ def rejected(key: bytes | None, origin: tuple[int, int], reason: Reason, detail:
         PROTOCOL,
         EventKind.TASK,
         utc(now.wall_ms),
-        group=None if key is None else cut(key.decode(errors="backslashreplace"), limits.SHOWN_BYTES_MAX),
+        group=None if key is None else _shown(key),
         task_id=f"{origin[0]}-{origin[1]}",
         state=TaskState.REJECTED,
         reason=reason,
@@ -73,6 +73,12 @@ def rejected(key: bytes | None, origin: tuple[int, int], reason: Reason, detail:
         origin_offset=origin[1],
         note=detail,
     )
+
+
+def _shown(key: bytes) -> str:
+    """What a stranger gave as a group, as text and not too much of it."""
+    text = key[: limits.SHOWN_BYTES_MAX].decode(errors="backslashreplace")
+    return text if len(key) <= limits.SHOWN_BYTES_MAX else f"{text}… [cut, {len(key)} bytes]"
 
 
 def report_refused(completion: Completion, report: Report, why: Ignored, now: Now) -> Event | None:

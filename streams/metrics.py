@@ -62,7 +62,7 @@ class SchedulerMetrics(Collector):
                 phases[entry.group.phase] += 1
                 parked += entry.group.parked
                 if entry.group.head is not None:
-                    oldest_ms = min(oldest_ms, entry.since_ms or oldest_ms)
+                    oldest_ms = min(oldest_ms, entry.accepted_ms)
         groups = GaugeMetricFamily("pstp_groups", "Groups in memory, by what their head does", labels=["phase"])
         for phase, number in phases.items():
             groups.add_metric([phase], number)
@@ -75,9 +75,15 @@ class SchedulerMetrics(Collector):
         )
         yield GaugeMetricFamily("pstp_tasks_in_flight", "Dispatched or running", len(engine.watch))
         age_s = (now().wall_ms - oldest_ms) / 1000
-        yield GaugeMetricFamily("pstp_oldest_unmoved_seconds", "How long the longest unmoved head stands still", age_s)
+        yield GaugeMetricFamily("pstp_oldest_unfinished_seconds", "Age of the oldest unfinished task", age_s)
         yield GaugeMetricFamily("pstp_partitions_owned", "Input partitions of this instance", len(engine.partitions))
         lag = GaugeMetricFamily("pstp_lag_records", "Input records between here and the log's end", labels=["topic"])
         for topic, records in self._scheduler.lag().items():
             lag.add_metric([topic], records)
         yield lag
+        held = GaugeMetricFamily(
+            "pstp_input_held", "1 where somebody's open transaction holds up input", labels=["topic", "partition"]
+        )
+        for topic, number in self._scheduler.held():
+            held.add_metric([topic, str(number)], 1)
+        yield held

@@ -27,7 +27,15 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
-@lru_cache(maxsize=1 << 17)
 def home_partition(key: bytes, partitions: int) -> int:
     """The partition, of `partitions`, in which the group with this key lives."""
+    return _cached(key, partitions) if len(key) <= CACHED_BYTES_MAX else _home(key, partitions)
+
+
+def _home(key: bytes, partitions: int) -> int:
     return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+# Keys may weigh as much as a whole task: the cache must not hold on to such.
+CACHED_BYTES_MAX = 128
+_cached = lru_cache(maxsize=1 << 17)(_home)

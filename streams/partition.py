@@ -19,7 +19,7 @@ class BrokenInvariant(RuntimeError):
 class Entry:
     """One group.  `task` and `row` belong to its head; `parked` holds (sequence, row) of those behind, in order."""
 
-    __slots__ = (
+    __slots__ = ("accepted_ms", 
         "group", "has_row", "holds", "key", "name", "overdue", "parked", "row", "since_ms", "state", "task", "timer",
     )  # fmt: skip
 
@@ -29,6 +29,7 @@ class Entry:
         self.group: Group = IDLE
         self.task: AcceptedTask | None = None
         self.row = b""
+        self.accepted_ms = 0  # wall time, of the head
         self.parked: deque[tuple[int, bytes]] = deque()
         self.state: bytes | None = None  # group state, JSON
         self.has_row = False  # whether the changelog holds a head row
@@ -114,6 +115,13 @@ def read_row(value: bytes) -> tuple[TaskRow, AcceptedTask]:
     return row, task
 
 
+def take_head(entry: Entry, value: bytes) -> AcceptedTask:
+    """The task of this row is the entry's head from now on."""
+    row, task = read_row(value)
+    entry.row, entry.task, entry.accepted_ms = value, task, row.accepted_ms
+    return task
+
+
 def _task_rows(table: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, int, bytes]]:
     for key, value in table.items():
         if key[:1] == b"T":
@@ -137,6 +145,6 @@ def _load_head(entry: Entry, value: bytes) -> None:
     for place, (sequence, task) in enumerate(entry.parked):
         if sequence == row.head.sequence:
             del entry.parked[place]
-            entry.row, entry.task = task, read_row(task)[1]
+            take_head(entry, task)
             return
     raise BrokenInvariant(f"group {entry.name!r} has a head without its task")

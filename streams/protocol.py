@@ -334,7 +334,8 @@ def utc(wall_ms: int) -> datetime:
 
 
 def cut(text: str, chars_max: int) -> str:
-    """`text`, cut to a limit and saying so."""
+    """`text`, cut to a limit and saying so; to cut it again changes nothing."""
     if len(text) <= chars_max:
         return text
-    return f"{text[:chars_max]}… [cut, {len(text)} characters]"
+    mark = f"… [cut, {len(text)} characters]"
+    return text[: max(0, chars_max - len(mark))] + mark

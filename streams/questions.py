@@ -1,7 +1,7 @@
 """Live questions, answered from the memory of the scheduler that owns the group: why does it wait?"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -40,7 +40,8 @@ def routes(scheduler: "Scheduler") -> dict[str, Route]:
         return 200, {"as_of_ms": now().wall_ms, "groups": found}
 
     async def explain_group(request: web.Request) -> tuple[int, Any]:
-        return 200, explain(engine, request.query.get("group", ""))
+        held = [(scheduler.settings.topic(topic), partition) for topic, partition in scheduler.held()]
+        return 200, explain(engine, request.query.get("group", ""), held)
 
     async def tasks(request: web.Request) -> tuple[int, Any]:
         limit = _limit(request)
@@ -84,16 +85,26 @@ def list_tasks(engine: Engine, group: str, limit: int) -> list[dict[str, Any]]:
     return found
 
 
-def explain(engine: Engine, group: str) -> dict[str, Any]:
+def explain(engine: Engine, group: str, held: Collection[tuple[str, int]] = ()) -> dict[str, Any]:
     """Why a group waits: blocker, limiter, expected start, in words and fields."""
     number = home_partition(group.encode(errors="surrogatepass"), engine.partition_count)
     answer: dict[str, Any] = {"group": group, "partition": number, "as_of_ms": now().wall_ms}
     if number not in engine.partitions:
         return answer | {"owned": False, "text": "another scheduler owns this group"}
+    answer["owned"] = True
     entry = _find(engine, group)
     if entry is None or entry.group.head is None:
-        return answer | {"owned": True, "phase": Phase.IDLE, "text": "idle: nothing is waiting"}
-    return answer | {"owned": True} | summary(entry) | _why(engine, entry)
+        answer |= {"phase": Phase.IDLE, "text": "idle: nothing is waiting"}
+    else:
+        answer |= summary(entry) | _why(engine, entry)
+    for topic, partition in held:
+        if partition == number:
+            answer["held_by_transaction"] = f"{topic}-{partition}"
+            answer["text"] += (
+                f"; what was published later to {topic}-{partition} is held up by a transaction that somebody left "
+                "open there: find it with kafka-transactions.sh"
+            )
+    return answer
 
 
 def _why(engine: Engine, entry: Entry) -> dict[str, Any]:

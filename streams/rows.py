@@ -53,6 +53,7 @@ class TaskRow(Struct, array_like=True, gc=False):
     key: bytes | None
     value: bytes
     headers: Headers
+    accepted_ms: int = 0  # wall time
 
 
 class HeadRow(Struct, array_like=True):

@@ -20,6 +20,7 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from streams import limits, questions
+from streams.admin import UnreachableError
 from streams.app import new_app
 from streams.clock import Now, new_id, now
 from streams.engine import Engine, Input, Output, RecordFailed
@@ -41,6 +42,8 @@ from streams.trim import trim_topics
 log = structlog.get_logger("scheduler")
 
 TRIM_INTERVAL_MS = 3_600_000
+HELD_MS = 2_000
+CHECK_INTERVAL_MS = 30_000
 
 T = TypeVar("T")
 Offsets = dict[tuple[TopicName, int], int]
@@ -73,8 +76,13 @@ class Scheduler:
         self._group: GroupMetadata = None
         self._stop = asyncio.Event()
         self._fatal: BaseException | None = None
+        self._check_due_ms = now().mono_ms + CHECK_INTERVAL_MS
         self._trim_due_ms = now().mono_ms + TRIM_INTERVAL_MS
         self._warned_types: set[str] = set()
+        self._warned_of_forwards = False
+        self._ended_at: dict[TP, int] = {}  # where an input partition was last read to its end
+        self._stuck: dict[TP, int] = {}  # held up by an open transaction, and since when
+        self._stuck_due_ms = 0
         self._fenced: set[str] = set()  # boot ids of schedulers that fell silent
         self._trusted = True  # whether memory says what the log says
         self._unread: set[TP] = set()  # input partitions not read to an end since they were assigned
@@ -164,6 +172,7 @@ class Scheduler:
         self._trusted, self._unread = True, set(assigned)
         try:
             self.loading = 0
+            await self._in_thread("loading", verify_identity, self.settings)
             loaded = await self._in_thread("loading", self.store.load, numbers)
             async with self._step:
                 for partition in loaded.values():
@@ -174,7 +183,7 @@ class Scheduler:
             log.info("loading interrupted by a rebalance")
         except TransactionFailed:
             self._distrust()
-        except ck.KafkaException as error:
+        except (ck.KafkaException, UnreachableError) as error:
             log.warning("loading failed", error=str(error))
             self._distrust()
         except Exception as error:  # Faust would go on without us
@@ -223,6 +232,7 @@ class Scheduler:
     async def _take_step(self, batch: Batch) -> None:
         self._group = batch.group or self._group
         self._unread -= batch.ends.keys()
+        self._ended_at |= batch.ends
         moment = now()
         self._take_answers(moment)
         self.engine.members = list(self._members.alive().values())
@@ -242,7 +252,8 @@ class Scheduler:
             self._announce()
             self._fence_the_silent()
             self._trim(moment)
-            self._warn_of_types()
+            self._warn()
+            self._note_stuck(moment)
 
     def _inputs(self, batch: Batch) -> list[Input]:
         names = self._names
@@ -307,15 +318,33 @@ class Scheduler:
                 tid = self.settings.transactional_id(member.instance)
                 self._in_background(self._in_thread("lookups", self.transactor.fence, tid))
 
-    def _warn_of_types(self) -> None:
-        """Once per type, until a worker handles it."""
+    def _warn(self) -> None:
+        """Once per type, until a worker handles it; once per process of a publisher with another partitioner."""
+        if not self._warned_of_forwards and self.engine.counts["forwarded", ""]:
+            self._warned_of_forwards = True
+            log.warning(
+                "tasks arrive outside their group's partition and are forwarded: set partitioner=murmur2_random in the "
+                "client that publishes them; `pstp topics check` shows where"
+            )
         missing = self.engine.types_without_handler()
         for task_type in missing.keys() - self._warned_types:
             log.warning("no worker handles this type, its groups wait", type=task_type)
         self._warned_types = set(missing)
 
+    async def _check_topics(self) -> None:
+        """Topics may be changed under a running process; it must stop then, not guess."""
+        try:
+            await self._in_thread("lookups", verify_identity, self.settings)
+        except UnreachableError:
+            pass  # an outage; everything else notices as well
+        except UserError as error:
+            self.fail(error)
+
     def _trim(self, moment: Now) -> None:
         """The owner of partition 0 removes what everybody has read and what is old, once an hour."""
+        if moment.mono_ms >= self._check_due_ms:
+            self._check_due_ms = moment.mono_ms + CHECK_INTERVAL_MS
+            self._in_background(self._check_topics())
         if 0 in self.engine.partitions and moment.mono_ms >= self._trim_due_ms:
             self._trim_due_ms = moment.mono_ms + TRIM_INTERVAL_MS
             self._in_background(self._in_thread("lookups", trim_topics, self.settings, moment.wall_ms))
@@ -359,6 +388,24 @@ class Scheduler:
             if partition is not None:
                 lag[topic] += max(0, end - partition.read_up_to[topic])
         return lag
+
+    def held(self) -> list[tuple[TopicName, int]]:
+        """Input partitions that do not go on because somebody left a transaction open there."""
+        since_ms = now().mono_ms - HELD_MS
+        return [(self._names[tp.topic], tp.partition) for tp, at_ms in self._stuck.items() if at_ms <= since_ms]
+
+    def _note_stuck(self, moment: Now) -> None:
+        """A committed reader is at its end, and the log goes on: what lies behind is not committed yet."""
+        if self.pump is None or moment.mono_ms < self._stuck_due_ms:
+            return
+        self._stuck_due_ms = moment.mono_ms + HELD_MS // 4
+        stuck: dict[TP, int] = {}
+        for tp, end in self.pump.known_ends().items():
+            partition = self.engine.partitions.get(tp.partition)
+            at = None if partition is None else partition.read_up_to[self._names[tp.topic]]
+            if at is not None and at < end and self._ended_at.get(tp) == at:
+                stuck[tp] = self._stuck.get(tp, moment.mono_ms)
+        self._stuck = stuck
 
     def is_live(self) -> tuple[bool, str]:
         """Whether the pump polls: a process that is up but makes no progress is not alive."""

@@ -207,7 +207,7 @@ def _placement_problems(found: _Found) -> Iterator[Problem]:
     topic, count = found.plans["tasks"].topic, found.facts["tasks"].partitions
     ends = found.admin.offsets((topic, partition) for partition in range(count))
     starts = {partition: max(0, end - SAMPLED_TASKS) for (_, partition), end in ends.items() if end}
-    keyed = [(m.key(), m.partition()) for m in read_to_end(found.settings, topic, starts) if m.key()]
+    keyed = [(key, m.partition()) for m in read_to_end(found.settings, topic, starts) if (key := m.key())]
     if strays := sum(home_partition(key, count) != partition for key, partition in keyed):
         yield Problem(topic, (
             f"{strays} of the newest {len(keyed)} tasks in `{topic}` lie outside of their groups' partitions and have "

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,15 @@ from streams.settings import Settings
 from tests.support.system import System
 
 
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skipped test is a failure: what is not run is not shown."""
-    if os.environ.get("PSTP_TEST_SKIPS_FAIL") and call.excinfo and call.excinfo.errisinstance(pytest.skip.Exception):
-        pytest.fail(f"skipped in CI: {call.excinfo.value}", pytrace=False)
+    report = yield
+    if report.skipped and os.environ.get("PSTP_TEST_SKIPS_FAIL"):
+        report.outcome, report.longrepr = "failed", f"skipped in CI: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,11 @@
 """Processes killed with SIGKILL in the middle: nothing lost, nothing doubled, nothing out of order."""
 
 import json
+from pathlib import Path
 
+from pstp.broker import EmbeddedBroker
 from streams.protocol import EventKind, TaskState
+from streams.settings import Settings
 from tests.support import judge
 from tests.support.system import System, until
 
@@ -136,3 +139,18 @@ def test_200_000_parked_tasks_are_recovered_after_a_kill(system: System) -> None
 def parked(system: System) -> int:
     answer = system.get("s1", "/explain?group=hot")
     return int(answer.get("parked", 0))
+
+
+def test_a_broker_killed_and_restarted_on_its_data_repeats_nothing(tmp_path: Path) -> None:
+    """An outage shorter than a lease.  Not the run's broker: others need that one."""
+    with EmbeddedBroker(tmp_path / "kafka") as broker:
+        settings = Settings(bootstrap_servers=broker.bootstrap, partitions=4, dispatch_partitions=4, lease_s=20)
+        with System(settings, tmp_path) as system:
+            system.scheduler()
+            system.worker("w1", slots=8)
+            publish_counting(system)
+            system.history.wait(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
+            broker.kill()
+            broker.start()
+            system.history.wait_terminal(TASKS, 90)
+            assert_kept(system, repeats_allowed=False)
