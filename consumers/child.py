@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import os
 import queue
+import select
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from consumers import outcomes
 from consumers.handlers import Handler, Registry, load_handlers
 from consumers.outcomes import Outcome
 from consumers.task import Task
+from streams.clock import mono_ns
 from streams.errors import UserError
 from streams.protocol import DispatchedTask, MaybeRaw
 
@@ -28,15 +30,16 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class Work(Struct, frozen=True, omit_defaults=True):
-    """Parent to child: execute this."""
+    """Parent to child: execute this task, if there is one; its lease is out at `until_ns` on the monotonic clock."""
 
-    group: str
-    task: DispatchedTask
+    until_ns: int
+    group: str = ""
+    task: DispatchedTask | None = None
     state: MaybeRaw = None
 
 
 class Said(Struct, frozen=True, omit_defaults=True):
-    """Child to parent: progress, or how it ended."""
+    """Child to parent: progress, or how it ended.  The first one is empty: ready to execute."""
 
     fraction: float | None = None
     note: str | None = None
@@ -73,14 +76,17 @@ def _read(fd: int, size: int) -> bytes:
 def main(source: str, in_fd: int, out_fd: int, parent: int) -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGTERM, _leave)
-    works: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    threading.Thread(target=_read_works, args=(in_fd, works), daemon=True).start()
+    line = Line(in_fd)
+    line.start()
     try:
         registry = load_handlers(source)
     except UserError as error:
         sys.exit(str(error))
+    transmit(out_fd, Said())
     while True:
-        transmit(out_fd, Said(outcome=_execute(registry, works.get(), out_fd)))
+        outcome = _execute(registry, line.works.get(), out_fd)
+        line.rest()
+        transmit(out_fd, Said(outcome=outcome))
 
 
 def die_with_parent(parent: int) -> None:
@@ -91,12 +97,51 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def _read_works(fd: int, works: "queue.SimpleQueue[Work]") -> None:
-    try:
-        while True:
-            works.put(receive(fd, Work))
-    except (EOFError, OSError):
-        os.killpg(os.getpid(), signal.SIGKILL)  # the parent is gone: whatever runs here must not go on
+class Line(threading.Thread):
+    """Reads what the parent says, and ends this process when the parent is gone or the lease is out.
+
+    A parent that is frozen cannot stop its children.  What has been said is read before the clock is asked: a handler
+    may have kept this thread from running for longer than a lease that was renewed meanwhile.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(name="line", daemon=True)
+        self.works: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._until_ns: int | None = None  # None: nothing is executed
+
+    def rest(self) -> None:
+        """The execution has ended."""
+        with self._lock:
+            self._until_ns = None
+
+    def run(self) -> None:
+        readable = select.poll()
+        readable.register(self._fd, select.POLLIN)
+        try:
+            while True:
+                until_ns = self._until_ns
+                left_ms = None if until_ns is None else max(0, (until_ns - mono_ns()) // 1_000_000 + 1)
+                if readable.poll(left_ms):
+                    self._take(receive(self._fd, Work))
+                elif self._is_out():
+                    break
+        except (EOFError, OSError):
+            pass
+        os.killpg(os.getpid(), signal.SIGKILL)  # and what the handler has started
+
+    def _take(self, work: Work) -> None:
+        with self._lock:
+            if work.task is not None:
+                self._until_ns = work.until_ns
+                self.works.put(work)
+            elif self._until_ns is not None:
+                self._until_ns = max(self._until_ns, work.until_ns)
+
+    def _is_out(self) -> bool:
+        with self._lock:
+            return self._until_ns is not None and mono_ns() >= self._until_ns
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -107,6 +152,7 @@ def _execute(registry: Registry, work: Work, out_fd: int) -> Outcome:
     def progress(fraction: float | None, note: str | None) -> None:
         transmit(out_fd, Said(fraction, note))
 
+    assert work.task is not None  # only those are queued
     task = Task(work.task, work.group, work.state, progress)
     handler = registry.get(work.task.type)
     try:

@@ -128,15 +128,20 @@ class Attempt(NamedTuple):
 
     claim_id: str
     next_offsets: Mapping[int, int]
-    member: str
+    member: str  # who we are in the group; empty: nobody
     began_ns: int
 
 
 class Verdict(NamedTuple):
-    """Partitions by what became of them; `unknown` ones must be asked for again."""
+    """Partitions by what became of them; those in neither set are not claimed.
+
+    `claimed` and not `proven`: this worker was thrown out of the group in the middle.  An empty group accepts anybody's
+    commit, so the claim may be one of two: nothing must run, and nothing be said; schedulers find out by themselves.
+    """
 
     claimed: set[int]
-    unknown: set[int]
+    unknown: set[int]  # must be asked for again
+    proven: bool = True
 
 
 def commit_claim(consumer: ck.Consumer, topic: str, attempt: Attempt) -> Verdict:
@@ -153,12 +158,18 @@ def commit_claim(consumer: ck.Consumer, topic: str, attempt: Attempt) -> Verdict
     except ck.KafkaException as error:
         log.info("claim refused", error=error.args[0].str(), partitions=sorted(attempt.next_offsets))
         return read_back(consumer, topic, attempt, set(attempt.next_offsets))
+    proven = _is_member(consumer, attempt)
     claimed = {answer.partition for answer in answers if answer.error is None}
     if doubtful := set(attempt.next_offsets) - claimed:
         log.info("claim refused", partitions=sorted(doubtful))
-        more, unknown = read_back(consumer, topic, attempt, doubtful)
-        return Verdict(claimed | more, unknown)
-    return Verdict(claimed, set())
+        more = read_back(consumer, topic, attempt, doubtful)
+        return Verdict(claimed | more.claimed, more.unknown, proven and more.proven)
+    return Verdict(claimed, set(), proven)
+
+
+def _is_member(consumer: ck.Consumer, attempt: Attempt) -> bool:
+    """Whether this worker is still the member that it was when the attempt began; a lost id never comes back."""
+    return bool(attempt.member) and consumer.memberid() == attempt.member
 
 
 def read_back(consumer: ck.Consumer, topic: str, attempt: Attempt, partitions: set[int]) -> Verdict:
@@ -176,7 +187,7 @@ def read_back(consumer: ck.Consumer, topic: str, attempt: Attempt, partitions: s
         and answer.metadata == attempt.claim_id
         and answer.offset == attempt.next_offsets[answer.partition]
     }
-    return Verdict(claimed, unknown)
+    return Verdict(claimed, unknown, _is_member(consumer, attempt))
 
 
 def committed(consumer: ck.Consumer, topic: str, partitions: list[int]) -> dict[int, int] | None:

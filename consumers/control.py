@@ -24,6 +24,8 @@ log = structlog.get_logger("worker")
 TAKE_BACK: Final = "take_back"
 _LOOK_UP_S_MAX: Final = 5.0
 _RECORDS_MAX: Final = 1_000
+# A client that does not come back must not keep the process from draining; its thread ends with the process.
+STOP_S_MAX: Final = 5.0
 
 
 class ControlReader(threading.Thread):
@@ -78,7 +80,7 @@ class ControlReader(threading.Thread):
     def stop(self) -> None:
         self._stopping.set()
         if self.ident is not None:
-            self.join()
+            self.join(STOP_S_MAX)
 
     def run(self) -> None:
         self._consumer.assign([ck.TopicPartition(self._topic, 0, ck.OFFSET_BEGINNING)])

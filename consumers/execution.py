@@ -36,6 +36,9 @@ class Executor(Protocol):
     def kill(self, execution: "Execution") -> bool:
         """Make it end now; False where that cannot be done."""
 
+    def lease_extended(self, execution: "Execution") -> None:
+        """Its run may go on for longer; for executors that guard the lease elsewhere."""
+
     def stalled_ns(self, execution: "Execution") -> int:
         """For how long, in all, someone else's handler has kept its event loop from running it."""
 
@@ -93,7 +96,11 @@ class Execution:
 
     def end(self, outcome: Outcome) -> None:
         """The handler has ended."""
-        self.run.ended(self, outcome, moment())
+        try:
+            self.run.ended(self, outcome, moment())
+        except Exception:
+            log.exception("outcome not reported: its lease will run out", **self.log_fields())
+            self.run.let_go()
 
     # -- in the lease keeper's thread
 

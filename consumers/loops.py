@@ -153,6 +153,9 @@ class LoopExecutor:
     def kill(self, execution: Execution) -> bool:
         return False
 
+    def lease_extended(self, execution: Execution) -> None:
+        """The lease keeper guards it."""
+
     def stalled_ns(self, execution: Execution) -> int:
         handle = execution.handle
         if not isinstance(handle, _Handle) or execution in handle.loop.culprits:

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from consumers.claims import Attempt, Pick, Read, ReadAhead, Verdict, commit_claim, committed, read_back
-from consumers.control import ControlReader
+from consumers.control import STOP_S_MAX, ControlReader
 from consumers.reports import Claim
 from consumers.runs import Run, Runtime, returned
 from streams import limits
@@ -127,7 +127,7 @@ class Poller(threading.Thread):
         self._stopping.set()
         self.wake()
         if self.ident is not None:
-            self.join()
+            self.join(2 * STOP_S_MAX)  # a claim may be under way
 
     def run(self) -> None:
         try:
@@ -299,9 +299,7 @@ class Poller(threading.Thread):
         for partition in verdict.claimed:
             self._floor[partition] = doubt.attempt.next_offsets[partition]
             self._ahead.remove(partition, len(doubt.picks[partition]))
-        if self._consumer.memberid() != doubt.attempt.member or not doubt.attempt.member:
-            # Thrown out of the group in the middle: an empty group accepts anybody's commit, so this proves nothing.
-            # Nothing is run and nothing said; the schedulers find out that nobody started.
+        if not verdict.proven:
             self._metrics.claim_failures.labels("other_member").inc()
             log.warning("claim dropped: the group has let this worker go", claim_id=doubt.attempt.claim_id)
             return

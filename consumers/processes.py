@@ -5,10 +5,12 @@ that very thread is gone, and with it this process (PR_SET_PDEATHSIG); elsewhere
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
+from typing import Final
 
 import structlog
 
@@ -23,6 +25,9 @@ from streams.errors import UserError
 from streams.protocol import ErrorInfo, Reason, ReportKind
 
 log = structlog.get_logger("worker")
+
+# A child imports what the worker has imported; one that takes longer than this hangs.
+_READY_S_MAX: Final = 60.0
 
 
 class Child:
@@ -47,16 +52,45 @@ class Child:
             os.close(their_in)
             os.close(their_out)
         self._out, self._in = our_out, our_in
+        self._sending = threading.Lock()
+        self._writable = select.poll()
+        self._writable.register(our_out, select.POLLOUT)
         self.spent = False  # was told to end
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_ready(self) -> bool:
+        """Whether it has imported the handlers and can execute.  False: it is gone, or hangs."""
+        said = select.poll()
+        said.register(self._in, select.POLLIN)
+        try:
+            return bool(said.poll(_READY_S_MAX * 1000)) and receive(self._in, Said) == Said()
+        except (OSError, EOFError):
+            return False
 
     def serve(self, execution: Execution) -> Outcome:
         """Have it execute; progress is passed on meanwhile."""
-        transmit(self._out, Work(execution.task.group, execution.wire, execution.state))
+        work = Work(execution.run.lease.until_ns, execution.task.group, execution.wire, execution.state)
+        with self._sending:
+            transmit(self._out, work)
         while True:
             said = receive(self._in, Said)
             if said.outcome is not None:
                 return said.outcome
             execution.task.progress(said.fraction, said.note)
+
+    def extend(self, until_ns: int) -> None:
+        """Its lease has been renewed.  Never blocks: a child that does not read is told at the next renewal."""
+        if not self._sending.acquire(blocking=False):
+            return
+        try:
+            if self._writable.poll(0):
+                transmit(self._out, Work(until_ns))
+        except OSError:
+            pass  # it is gone: whoever serves it notices
+        finally:
+            self._sending.release()
 
     def signal(self, number: int) -> None:
         self.spent = True
@@ -90,6 +124,12 @@ class ProcessExecutor(ThreadExecutor):
         _signal(execution, signal.SIGKILL)
         return True
 
+    def lease_extended(self, execution: Execution) -> None:
+        """Children watch the lease themselves: they go on when this process is frozen."""
+        with _handles:
+            if isinstance(child := execution.handle, Child):
+                child.extend(execution.run.lease.until_ns)
+
 
 def check_source(registry: Registry, handler: Handler) -> str:
     """What a child imports to find this handler.  Raises `UserError` if it could not."""
@@ -119,17 +159,36 @@ class _Keeper:
         self._child: Child | None = None
 
     def execute(self, execution: Execution) -> None:
+        problem: BaseException | None = None
+        try:  # before `begin`: what a child needs to start is not the handler's time
+            self._start(execution.handler)
+        except BaseException as error:
+            problem = error
         if not execution.begin():
             return
         try:
+            if problem is not None:
+                raise problem
             outcome = self._serve(execution)
         except BaseException as error:
             outcome = execution.outcome_of_error(error)
         execution.end(outcome)
 
-    def _serve(self, execution: Execution) -> Outcome:
-        child = self._child or Child(check_source(self._registry, execution.handler))
+    def _start(self, handler: Handler) -> None:
+        """Have a child that is ready.  Raises `ChildProcessError` if it ended or hangs while it starts."""
+        if self._child is not None and self._child.is_alive():
+            return
+        if self._child is not None:  # somebody killed it while it had nothing to do
+            self._child.end()
+            self._child = None
+        child = Child(check_source(self._registry, handler))
+        if not child.wait_ready():
+            raise ChildProcessError(f"the handler's process does not start: {child.end()}")
         self._child = child
+
+    def _serve(self, execution: Execution) -> Outcome:
+        child = self._child
+        assert child is not None
         with _handles:
             execution.handle = child
         if execution.stop is not None:  # it came before there was a child to signal

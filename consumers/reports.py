@@ -58,7 +58,10 @@ class Reporter(threading.Thread):
             if error is not None:
                 log.error("report not delivered", group=dispatch.group, claim_id=claim.claim_id, error=error.str())
             if acknowledged is not None:
-                acknowledged(None if error is None else error.str())
+                try:
+                    acknowledged(None if error is None else error.str())
+                except Exception:  # this thread serves everybody
+                    log.exception("acknowledgement not handled", group=dispatch.group, claim_id=claim.claim_id)
 
         while True:
             try:

@@ -81,7 +81,11 @@ class Run:
                 return
             self.lease.extend(sent_ns)
             self.runtime.keeper.add(self)
-            self._execute()
+            try:
+                self._execute()
+            except Exception:
+                log.exception("task not begun", group=self.claim.dispatch.group)
+                self.give_back(Reason.RETURNED)
 
         self.runtime.reporter.send(self.claim, (self._started_report(),), acknowledged)
 
@@ -152,6 +156,13 @@ class Run:
         self.runtime.reporter.send(self.claim, (*reports, *returned(rest, reason)))
         self.runtime.release_slot()
 
+    def let_go(self) -> None:
+        """Say nothing more: the lease runs out, and the schedulers take the task for lost."""
+        self.runtime.keeper.discard(self)
+        if self._over.acquire(blocking=False):
+            self._execution = None
+            self.runtime.release_slot()
+
     # -- the lease
 
     def renew(self, now_ns: int) -> None:
@@ -170,6 +181,8 @@ class Run:
     def _acknowledged(self, error: str | None, sent_ns: int) -> None:
         if error is None:
             self.lease.extend(sent_ns)
+            if (execution := self._execution) is not None:
+                execution.executor.lease_extended(execution)
 
     def request_stop(self, why: Stop) -> None:
         if (execution := self._execution) is not None:
@@ -189,7 +202,9 @@ class Run:
         wire = execution.wire
         note = f"timed out, still running on {self.runtime.instance} since {utc(since_ms):%Y-%m-%dT%H:%M:%SZ}"
         log.warning(note, type=wire.type, **execution.log_fields())
-        self.report_progress(execution, Report(ReportKind.PROGRESS, wire.sequence, wire.token, note=note))
+        self.report_progress(execution, Report(
+            ReportKind.PROGRESS, wire.sequence, wire.token, reason=Reason.TIMEOUT, note=note
+        ))  # fmt: skip
 
     def _count(self, wire: DispatchedTask, outcome: Outcome, started: Moment | None, at: Moment) -> None:
         metrics = self.runtime.metrics

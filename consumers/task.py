@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from consumers.faults import encodable
-from consumers.outcomes import StateTooLargeError, to_json
+from consumers.outcomes import InvalidPayloadError, StateTooLargeError, to_json
 from streams import limits
 from streams.protocol import DispatchedTask, MaybeRaw, cut
 
@@ -58,9 +58,15 @@ class Task:
 
     @property
     def payload(self) -> Any:
-        """What the producer sent, as JSON values."""
+        """What the producer sent, as JSON values.
+
+        Raises `InvalidPayloadError` on a number that Python has none for, such as 1e999: left uncaught, no retry.
+        """
         if self._payload is _UNSEEN:
-            self._payload = msgspec.json.decode(self._wire.payload)
+            try:
+                self._payload = msgspec.json.decode(self._wire.payload)
+            except msgspec.DecodeError as error:
+                raise InvalidPayloadError(str(error)) from None
         return self._payload
 
     @property

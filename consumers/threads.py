@@ -39,6 +39,9 @@ class ThreadExecutor:
     def kill(self, execution: Execution) -> bool:
         return False
 
+    def lease_extended(self, execution: Execution) -> None:
+        """The lease keeper guards it."""
+
     def stalled_ns(self, execution: Execution) -> int:
         return 0
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import confluent_kafka as ck
 import structlog
 from prometheus_client import CollectorRegistry
 
@@ -25,10 +24,10 @@ from consumers.threads import ThreadExecutor
 from streams.clock import mono_ns, new_id
 from streams.errors import InstanceTakenError, UserError
 from streams.http import HttpServer
-from streams.logs import kafka_logger
 from streams.members import Announcer, MembersView
 from streams.protocol import PROTOCOL, Control, Member, VersionError
-from streams.settings import Settings, TopicName
+from streams.settings import Settings
+from streams.topics import verify_identity
 
 log = structlog.get_logger("worker")
 
@@ -37,7 +36,6 @@ _CONNECT_S_MAX: Final = 10.0
 _ANNOUNCE_S_MAX: Final = 2.0
 _REPORT_S_MAX: Final = 10.0
 _LIVE_S_MAX: Final = 30.0
-_TOPICS: Final[tuple[TopicName, ...]] = ("dispatches", "completions", "control", "members")
 
 
 class Worker:
@@ -125,27 +123,18 @@ class Worker:
             raise self._failure
 
     def request_stop(self) -> None:
-        """Drain and end.  From any thread and from signal handlers."""
+        """Drain and end.  From any thread and from signal handlers; also before `run()`, and after it."""
         self._stop_requested = True
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop.set)
 
     def _connect(self) -> None:
         """Raises `UserError` if this worker cannot or must not run."""
-        servers = self._settings.bootstrap_servers
-        probe = ck.Producer(self._settings.kafka(), logger=kafka_logger())
-        try:
-            known = probe.list_topics(timeout=_CONNECT_S_MAX).topics
-        except ck.KafkaException as error:
-            raise UserError(
-                f"no Kafka broker answers at {servers}: start one, or set PSTP_BOOTSTRAP_SERVERS"
-            ) from error
-        missing = [name for topic in _TOPICS if (name := self._settings.topic(topic)) not in known]
-        if missing:
-            raise UserError(f"{servers} has no topic {', '.join(missing)}: run `pstp topics create`")
+        verify_identity(self._settings)
         self._view.start()
         if not self._view.wait_caught_up(_CONNECT_S_MAX):
-            raise UserError(f"topic {self._settings.topic('members')} cannot be read at {servers}: look at the broker")
+            topic, servers = self._settings.topic("members"), self._settings.bootstrap_servers
+            raise UserError(f"topic {topic} cannot be read at {servers}: look at the broker")
         self._view.ensure_unused()
 
     def _drain(self) -> None:

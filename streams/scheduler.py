@@ -170,6 +170,7 @@ class Scheduler:
         numbers = {tp.partition for tp in assigned}
         self.store.interrupted.clear()
         self._trusted, self._unread = True, set(assigned)
+        self._group = self.pump.group if self.pump else None
         try:
             self.loading = 0
             await self._in_thread("loading", verify_identity, self.settings)
@@ -178,7 +179,7 @@ class Scheduler:
                 for partition in loaded.values():
                     self.engine.adopt(partition, now())
                 stamps = [s for p in loaded for s in self.engine.stamp(p, released=False)]
-                await self._commit(stamps, self._positions(loaded), self.pump.group if self.pump else None)
+                await self._commit(stamps, self._positions(loaded), self._group)
         except LoadingInterrupted:
             log.info("loading interrupted by a rebalance")
         except TransactionFailed:

@@ -170,9 +170,7 @@ class PartitionChecker:
             self._token(task, event, offset)
         elif task.state in STARTED:
             if reason not in table.CAME_BACK_STARTED:
-                self._unexplained(
-                    task, "unexplained_repeat", f"is parked and will run again, reason {reason!r}", offset
-                )
+                self._unexplained(task, "unexplained_repeat", f"is to run again, reason {reason!r}", offset)
             self._execution_ended(task, event, offset, PARKED)
             task.why = reason
             task.ready_at = event.at

@@ -1,15 +1,15 @@
 """Reading a history: from a cluster, or from a dump of it with one JSON object per line."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from msgspec import Raw, Struct
 
+from streams.clock import now
 from streams.errors import UserError
 from streams.settings import Settings
 
@@ -103,16 +103,16 @@ class TopicReader:
     def _look_up(self, admin: AdminClient) -> dict[int, Bounds]:
         """Where everything written so far begins and ends: it waits for transactions under way."""
         partitions = [TopicPartition(self.topic, partition) for partition in self._partitions()]
-        latest = {partition: OffsetSpec.latest() for partition in partitions}
+        latest = {partition: OffsetSpec.latest() for partition in partitions}  # type: ignore[no-untyped-call]
         ends = admin.list_offsets(
             latest, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ANSWER_TIMEOUT_S
         )
-        deadline_s = time.monotonic() + OPEN_TRANSACTION_WAIT_S
+        deadline_ms = now().mono_ms + OPEN_TRANSACTION_WAIT_S * 1000
         bounds = {}
         for partition, end in ends.items():
             high = end.result().offset
             low, committed = self._committed(partition)
-            while committed < high and time.monotonic() < deadline_s:
+            while committed < high and now().mono_ms < deadline_ms:
                 self._consumer.poll(POLL_S)
                 low, committed = self._committed(partition)
             if committed < high:

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pstp.verify.findings import Kill
+from pstp.verify.findings import Guarantee, Kill, Violation
 from pstp.verify.history import History
 from pstp.verify.journal import Journals
 from pstp.verify.reader import TopicReader, read_dump
@@ -76,7 +76,9 @@ def check_cluster(
             for message in events.read(partition, lambda offsets: progress.advance(bar, offsets)):
                 history.record(partition, message.offset() or 0, message.value())
             history.close_partition(partition)
+        _warn_of_held(history, events)
         if tasks is not None:
+            _warn_of_held(history, tasks)
             starts = {partition: bounds.low for partition, bounds in tasks.bounds.items()}
             history.shared.compare_with_tasks(_offsets(tasks, progress), starts)
     return _end(history, witnesses)
@@ -123,6 +125,12 @@ def _end(history: History, witnesses: Journals | None) -> Report:
         witnesses.judge()
         history.shared.violations.extend(witnesses.violations)
     return history.verdict()
+
+
+def _warn_of_held(history: History, reader: TopicReader) -> None:
+    for partition in reader.held:
+        text = f"a transaction on partition {partition} of {reader.topic!r} stays open: what is behind it is not judged"
+        history.shared.warnings.add(Violation(Guarantee.G7, "open_transaction", text))
 
 
 def _offsets(tasks: TopicReader, progress: Progress) -> Iterator[tuple[int, int]]:

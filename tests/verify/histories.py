@@ -49,9 +49,7 @@ class Log:
 
     def _about(self, task: T, state: TaskState, **fields: Any) -> Event:
         fields = {"attempt": task.attempt, "fencing_token": task.token or None} | fields
-        return self.add(
-            group=task.group, task_id=task.task_id, type="t", state=state, sequence=task.sequence, **fields
-        )
+        return self.add(group=task.group, task_id=task.task_id, type="t", state=state, sequence=task.sequence, **fields)
 
     def next_number(self) -> int:
         self.counter += 1

@@ -1,34 +1,25 @@
 """Reading a history from a real broker: transactions, deleted beginnings, forwarded copies."""
 
-from collections.abc import Iterator
-
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from histories import Log
 
-from pstp.broker import EmbeddedBroker
-from pstp.verify import Options, check_cluster
+from pstp.verify import Options, check_cluster, reader
 from streams.engine import ORIGIN_HEADER
 from streams.errors import UserError
 from streams.murmur2 import home_partition
 from streams.protocol import encode
 from streams.settings import Settings
 
-PARTITIONS = 3
+PARTITIONS = 4
 GROUPS = [f"g{number}" for number in range(12)]
 
 
-@pytest.fixture(scope="module")
-def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as broker:
-        yield broker.bootstrap
-
-
 @pytest.fixture
-def settings(bootstrap: str, request: pytest.FixtureRequest) -> Settings:
-    app = request.node.name.replace("_", "-")
-    settings = Settings(bootstrap_servers=bootstrap, app=app, _env_file=None)  # type: ignore[call-arg]
+def settings(settings: Settings) -> Settings:
+    """With the two topics that a history needs."""
+    assert settings.partitions == PARTITIONS
     topics = [NewTopic(settings.topic(name), PARTITIONS, 1) for name in ("tasks", "task-events")]  # type: ignore[arg-type]
     admin = AdminClient(settings.kafka())
     for made in admin.create_topics(topics).values():
@@ -81,7 +72,8 @@ def test_a_good_history(settings: Settings) -> None:
     assert (found.figures.tasks, found.figures.groups) == (36, 12)
 
 
-def test_only_what_was_committed_counts(settings: Settings) -> None:
+def test_only_what_was_committed_counts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "OPEN_TRANSACTION_WAIT_S", 0.5)
     writer = Writer(settings)
     logs = logs_with(writer)
     writer.events(*logs)
@@ -93,7 +85,9 @@ def test_only_what_was_committed_counts(settings: Settings) -> None:
     writer.begin()
     writer.events(*logs)
     writer.producer.flush()  # and stays open
-    assert check_cluster(settings, Options()).by_kind == {}
+    found = check_cluster(settings, Options())
+    assert found.by_kind == {}
+    assert {warning.kind for warning in found.warnings} == {"open_transaction"}
     writer.producer.abort_transaction()
 
 
@@ -133,7 +127,7 @@ def test_a_beginning_that_retention_deleted(settings: Settings) -> None:
     writer.events(*logs_with(writer))
     writer.commit()
     topic = settings.topic("task-events")
-    cut = [TopicPartition(topic, partition, 7) for partition in range(PARTITIONS)]
+    cut = [TopicPartition(topic, partition, 4) for partition in range(PARTITIONS)]
     admin = AdminClient(settings.kafka())
     for deleted in admin.delete_records(cut).values():
         deleted.result()
@@ -143,6 +137,6 @@ def test_a_beginning_that_retention_deleted(settings: Settings) -> None:
 
 
 def test_a_topic_that_is_not_there(bootstrap: str) -> None:
-    settings = Settings(bootstrap_servers=bootstrap, app="absent", _env_file=None)  # type: ignore[call-arg]
+    settings = Settings(bootstrap_servers=bootstrap, app="absent")
     with pytest.raises(UserError, match="topic 'absent-tasks' is not in the cluster"):
         check_cluster(settings, Options())

@@ -434,7 +434,9 @@ def test_waiting_for_a_due_time_is_no_stall() -> None:
     assert kinds(log, stall_s=1) == set()
 
 
-@pytest.mark.parametrize("value", [b"", b"{", b'{"v":1}', b'{"v":1,"kind":"no_such","at":"2031-05-01T08:00:00Z"}', None])
+@pytest.mark.parametrize(
+    "value", [b"", b"{", b'{"v":1}', b'{"v":1,"kind":"no_such","at":"2031-05-01T08:00:00Z"}', None]
+)
 def test_a_record_that_cannot_be_read(value: bytes | None) -> None:
     history = History(Options())
     history.record(0, 5, value)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from histories import Log, S, T
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
-from histories import Log, S, T
 
 from pstp.verify import History, Options, Report
 from streams.protocol import TERMINAL, Event, EventKind, Reason, encode
@@ -19,7 +19,7 @@ class World:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.queues: dict[str, list[T]] = {group: [] for group in GROUPS}
-        self.states: dict[str, S] = {group: S.PARKED for group in GROUPS}
+        self.states: dict[str, S] = dict.fromkeys(GROUPS, S.PARKED)
 
     def submit(self, group: str, choice: int) -> None:
         if choice % 7 == 0:

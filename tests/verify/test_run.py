@@ -67,10 +67,10 @@ def test_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_mistakes(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    with pytest.raises(UserError, match="cannot read .*No such file"):
+    with pytest.raises(UserError, match=r"cannot read .*No such file"):
         run(SETTINGS, dump=path)
     path.write_text('{"partition":0,"offset":1,"value":{}}\n{"partition":"a"}\n')
-    with pytest.raises(UserError, match="line 2 of .* is no record of a dump"):
+    with pytest.raises(UserError, match=r"line 2 of .* is no record of a dump"):
         run(SETTINGS, dump=path)
     path.write_text('{"partition":0,"offset":0,"value":{"v":99,"kind":"task","at":"2031-05-01T08:00:00Z"}}\n')
     with pytest.raises(UserError, match="protocol 99"):
