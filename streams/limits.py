@@ -43,7 +43,9 @@ ANNOUNCE_INTERVAL_S: Final = 1.0
 ANNOUNCE_DEBOUNCE_S: Final = 0.2
 MEMBER_SILENT_S: Final = 3.0
 
-BATCH_RECORDS_MAX: Final = 5_000
+# A step takes as long as its batch: some 0.1 s, so that what is ready starts soon however much arrives.
+BATCH_RECORDS_MAX: Final = 1_000
+FETCH_BYTES: Final = 64 * KIB
 
 MAX_ATTEMPTS: Final = 5
 # What a task may ask for; its `type`, `id` and `idempotency_key` are names, not places for data.

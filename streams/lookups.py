@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 import confluent_kafka as ck
 import msgspec
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
+from streams.ends import log_ends
 from streams.logs import kafka_logger
 from streams.protocol import decode_dispatch
 from streams.settings import Settings
@@ -26,10 +27,7 @@ class Lookups:
 
     def completion_ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The ends of these partitions of `completions` as they are now."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        wanted = {ck.TopicPartition(self._completions, p): latest for p in partitions}
-        answers = self._admin.list_offsets(wanted, request_timeout=10)
-        return {tp.partition: answer.result().offset for tp, answer in answers.items()}
+        return log_ends(self._admin, self._completions, partitions)
 
     def unclaimed_tokens(self, partition: int) -> set[int]:
         """Tokens in this partition of `dispatches` that lie at or behind the workers' committed offset."""

@@ -43,7 +43,8 @@ log = structlog.get_logger("scheduler")
 
 TRIM_INTERVAL_MS = 3_600_000
 HELD_MS = 2_000
-CHECK_INTERVAL_MS = 30_000
+REJOIN_S_MAX = 2.0
+CHECK_INTERVAL_MS = 10_000
 
 T = TypeVar("T")
 Offsets = dict[tuple[TopicName, int], int]
@@ -83,6 +84,7 @@ class Scheduler:
         self._ended_at: dict[TP, int] = {}  # where an input partition was last read to its end
         self._stuck: dict[TP, int] = {}  # held up by an open transaction, and since when
         self._stuck_due_ms = 0
+        self._failures = 0  # in a row: the more, the longer the pause before joining again
         self._fenced: set[str] = set()  # boot ids of schedulers that fell silent
         self._trusted = True  # whether memory says what the log says
         self._unread: set[TP] = set()  # input partitions not read to an end since they were assigned
@@ -158,8 +160,10 @@ class Scheduler:
             "max.poll.interval.ms": limits.POLL_INTERVAL_MS_MAX,
             "enable.auto.commit": False, "enable.auto.offset.store": False, "auto.offset.reset": "earliest",
             "isolation.level": "read_committed", "enable.partition.eof": True,
-            "fetch.wait.max.ms": 50, "fetch.queue.backoff.ms": 5, "queued.min.messages": 20_000,
-            "fetch.message.max.bytes": limits.RECORD_BYTES_MAX,
+            # One queue holds what was fetched of all inputs: kept short, so that no completion waits behind a flood of
+            # tasks.  A record larger than a fetch comes alone (KIP-74).
+            "fetch.wait.max.ms": 50, "fetch.queue.backoff.ms": 5, "queued.min.messages": 100,
+            "fetch.message.max.bytes": limits.FETCH_BYTES,
         })  # fmt: skip
 
     def interrupt_loading(self) -> None:
@@ -249,6 +253,7 @@ class Scheduler:
         except Exception as error:  # Faust would start the agent again, on half a truth
             self.fail(error)
         else:
+            self._failures = 0
             self._ask()
             self._announce()
             self._fence_the_silent()
@@ -281,8 +286,11 @@ class Scheduler:
         if self._members.superseded():
             self.fail(InstanceTakenError(self.instance))
         elif self.pump is not None:
-            log.warning("joining again")
-            self.pump.rejoin()
+            self.pump.suspend()
+            self._failures += 1
+            pause_s = min(REJOIN_S_MAX, 0.05 * 2 ** min(self._failures, 10))
+            log.warning("joining again", after_s=pause_s)
+            asyncio.get_running_loop().call_later(pause_s, self.pump.rejoin)
 
     def _note_suspect(self, error: RecordFailed) -> None:
         """The first time it may be chance; a record that fails again is set aside."""

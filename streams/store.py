@@ -11,10 +11,10 @@ from typing import Any
 
 import confluent_kafka as ck
 import structlog
-from confluent_kafka import IsolationLevel
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
-from streams import limits, rows
+from streams import rows
+from streams.ends import log_ends
 from streams.logs import kafka_logger
 from streams.partition import INPUTS, Partition, load
 from streams.settings import Settings
@@ -22,6 +22,7 @@ from streams.settings import Settings
 log = structlog.get_logger("store")
 
 _READ_S = 0.1
+_READ_RECORDS = 10_000
 _KEEP_S_MAX = 0.5
 Rows = dict[bytes, bytes]
 
@@ -57,7 +58,7 @@ class Store:
         Raises `LoadingInterrupted`, `LogWentBack`, `VersionError`, `KafkaException`.
         """
         wanted = sorted(numbers)
-        ends = self._ends(self._changelog, wanted)
+        ends = self._changelog_ends(wanted)
         loaded = {p: self._kept[p][0] for p in wanted if p in self._kept and self._kept[p][1] == ends[p]}
         self._kept.clear()
         if rest := [p for p in wanted if p not in loaded]:
@@ -78,7 +79,7 @@ class Store:
         """
         kept = {p.number: p for p in partitions}
         deadline_s = time.monotonic() + _KEEP_S_MAX
-        while (ends := self._ends(self._changelog, kept)) != self._ends(self._changelog, kept, committed=True):
+        while (ends := self._changelog_ends(kept)) != self._changelog_ends(kept, committed=True):
             if time.monotonic() > deadline_s:
                 return  # then they are loaded again, should they come back
         self._kept |= {number: (partition, ends[number]) for number, partition in kept.items()}
@@ -93,7 +94,7 @@ class Store:
                 for owner in owners - fenced:
                     self._fence(owner)
                 fenced |= owners
-                ends = self._ends(self._changelog, numbers)
+                ends = self._changelog_ends(numbers)
                 reader.read_to_end()
                 # A read-committed reader ends at the first open transaction: what lies behind it may yet be committed.
                 if reader.offsets == ends and self._committed(numbers) == before:
@@ -111,20 +112,13 @@ class Store:
         places = [ck.TopicPartition(self._settings.topic(t), p) for t in INPUTS for p in numbers]
         return {(t.topic, t.partition): t.offset for t in self._group.committed(places, timeout=10)}
 
-    def _ends(self, topic: str, numbers: Iterable[int], *, committed: bool = False) -> dict[int, int]:
-        """Log ends; `committed`: up to the first open transaction only."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        wanted = {ck.TopicPartition(topic, p): latest for p in numbers}
-        if not wanted:
-            return {}
-        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        answers = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=10)
-        return {tp.partition: answer.result().offset for tp, answer in answers.items()}
+    def _changelog_ends(self, numbers: Iterable[int], *, committed: bool = False) -> dict[int, int]:
+        return log_ends(self._admin, self._changelog, numbers, committed=committed)
 
     def _check_inputs(self, partitions: dict[int, Partition]) -> None:
         for topic in INPUTS:
             name = self._settings.topic(topic)
-            ends = self._ends(name, partitions)
+            ends = log_ends(self._admin, name, partitions)
             for number, partition in partitions.items():
                 if ends[number] < partition.next_offsets[topic]:
                     raise LogWentBack(
@@ -180,7 +174,7 @@ class _Reader:
                     self.tables[number][key] = value
 
     def _messages(self) -> Iterator[ck.Message]:
-        messages = self._consumer.consume(limits.BATCH_RECORDS_MAX, _READ_S)
+        messages = self._consumer.consume(_READ_RECORDS, _READ_S)
         for message in messages:
             error = message.error()
             if error is not None and error.code() != ck.KafkaError._PARTITION_EOF:

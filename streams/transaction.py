@@ -3,7 +3,6 @@
 The group fences only the offsets (KIP-447), so each transaction carries the positions of the partitions it writes for.
 """
 
-import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +15,9 @@ from streams.logs import kafka_logger
 from streams.settings import Settings, TopicName
 
 log = structlog.get_logger("transaction")
+
+# Longer than the transaction's own time-out, after which the broker has aborted it anyway.
+FLUSH_S = COMMIT_S = limits.TRANSACTION_TIMEOUT_MS / 1000 + 5
 
 # The group metadata of a consumer, as confluent-kafka hands it out; opaque.
 GroupMetadata = Any
@@ -49,17 +51,21 @@ class Transactor:
         self, outputs: Iterable[Output], offsets: dict[tuple[TopicName, int], int], group: GroupMetadata
     ) -> None:
         """Write `outputs` and `offsets` (next to read) in one transaction.  Raises `TransactionFailed`."""
-        if self._producer is None:
-            raise TransactionFailed("not started")
         try:
+            if self._producer is None:
+                self.start()
+            assert self._producer is not None
             self._write(self._producer, outputs)
             # Else AddOffsetsToTxn meets AddPartitionsToTxn: CONCURRENT_TRANSACTIONS, and 100 ms of back-off.
-            self._producer.flush()
+            if self._producer.flush(FLUSH_S):
+                raise TransactionFailed(f"the broker did not take everything within {FLUSH_S} s")
             positions = [ck.TopicPartition(self._topic(t), p, offset) for (t, p), offset in offsets.items()]
-            self._producer.send_offsets_to_transaction(positions, group)
-            self._producer.commit_transaction()
-        except (ck.KafkaException, BufferError) as error:
-            self._abandon(error)
+            self._producer.send_offsets_to_transaction(positions, group, COMMIT_S)
+            self._producer.commit_transaction(COMMIT_S)
+        except (ck.KafkaException, BufferError, TransactionFailed) as error:
+            # Not aborted here: that may wait for a broker that is gone.  The next start aborts it, under a new epoch.
+            self._producer = None
+            log.warning("transaction failed", error=str(error))
             raise TransactionFailed(str(error)) from error
         self.committed += 1
 
@@ -70,20 +76,6 @@ class Transactor:
                 producer.produce(self._topic(topic), value, key, partition, headers=list(headers))
             else:
                 producer.produce(self._topic(topic), value, key, partition)
-
-    def _abandon(self, error: Exception) -> None:
-        """Abort, or if even that fails be born again: a new epoch aborts what the old one left open."""
-        log.warning("transaction failed", error=str(error))
-        fatal = isinstance(error, ck.KafkaException) and error.args[0].fatal()
-        try:
-            if not fatal and self._producer is not None:
-                self._producer.abort_transaction()
-                return
-        except ck.KafkaException as abort_error:
-            log.warning("abort failed", error=str(abort_error))
-        self._producer = None
-        with contextlib.suppress(ck.KafkaException):  # the next commit says so
-            self.start()
 
     def _topic(self, name: TopicName) -> str:
         topic = self._topics.get(name)

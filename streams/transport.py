@@ -98,6 +98,10 @@ class Pump(threading.Thread):
                 self._in_hand = False
                 self._lock.notify()
 
+    def suspend(self) -> None:
+        """Hand out nothing more until the group is joined again."""
+        self._new_epoch()
+
     def rejoin(self) -> None:
         """The one way back after a failed transaction: leave the group, join again, load afresh."""
         self._new_epoch()

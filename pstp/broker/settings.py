@@ -91,8 +91,9 @@ _DEVELOPMENT = {
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "share.coordinator.state.topic.num.partitions": "1",
-    # A broker killed by SIGKILL may register again only when its old session is over: 9 s by default.
-    "broker.session.timeout.ms": "2000",
+    # A broker killed by SIGKILL may register again only when its old session is over: 9 s by default.  Much shorter,
+    # and a machine under load fences its one broker, which leaves every partition without a leader for a while.
+    "broker.session.timeout.ms": "6000",
     "broker.heartbeat.interval.ms": "500",
     # Groups form at once, and short sessions are allowed to clients that ask for them.
     "group.initial.rebalance.delay.ms": "0",
