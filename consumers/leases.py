@@ -115,11 +115,10 @@ class LeaseKeeper(threading.Thread):
 
     def _look(self, held: Held, now_ns: int) -> None:
         lease = held.lease
-        if lease.is_out(now_ns):
-            if held in self._held:
+        if not lease.may_start(now_ns):
+            held.request_stop(Stop.CUT_OFF)  # what has not begun is given back at once, and no longer held
+            if lease.is_out(now_ns) and held in self._held:
                 self._fence("a lease is out and its handler has not ended")
-        elif not lease.may_start(now_ns):
-            held.request_stop(Stop.CUT_OFF)
         elif lease.renewal_due(now_ns):
             held.renew(now_ns)
         held.check_time(now_ns)

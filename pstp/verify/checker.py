@@ -169,7 +169,10 @@ class PartitionChecker:
                 self._unexplained(task, "unexplained_return", f"came back from the workers, reason {reason!r}", offset)
             self._token(task, event, offset)
         elif task.state in STARTED:
-            if reason not in table.CAME_BACK_STARTED:
+            if table.came_back_unrun(reason, event.worker):
+                task.executions -= 1
+                self.figures.executions -= 1
+            elif reason != Reason.ABANDONED:
                 self._unexplained(task, "unexplained_repeat", f"is to run again, reason {reason!r}", offset)
             self._execution_ended(task, event, offset, PARKED)
             task.why = reason
@@ -211,7 +214,7 @@ class PartitionChecker:
         gap_s = self._times.started(task, event, offset)
         if task.executions:
             figures.repeats[task.why or "unexplained"] += 1
-        else:
+        elif task.why is None:
             figures.waits_s.append((event.at - task.at).total_seconds())
             if group.timed and gap_s is not None and task.due is None:
                 figures.gaps_s.append(gap_s)

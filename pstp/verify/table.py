@@ -30,14 +30,16 @@ RETRY_USES_ATTEMPT: Final[dict[str | None, bool]] = {
     Reason.WORKER_LOST: True,
     Reason.SNOOZED: False,
 }
-# Why a dispatch may come back without using an attempt: before its task started, and after.  A worker that reports a
-# start and finds that too much of its lease has gone returns the task unrun.
+# Why a dispatch may come back unrun, using no attempt.  Its start may be in the log by then: a worker that finds too
+# much of its lease gone does not run what it had announced.
 CAME_BACK: Final[frozenset[str | None]] = frozenset(
     {Reason.RETURNED, Reason.TAKEN_BACK, Reason.NO_HANDLER, Reason.LOST_BEFORE_START}
 )
-CAME_BACK_STARTED: Final[frozenset[str | None]] = frozenset(
-    {Reason.RETURNED, Reason.TAKEN_BACK, Reason.NO_HANDLER, Reason.ABANDONED}
-)
+
+
+def came_back_unrun(reason: str | None, worker: str | None) -> bool:
+    """Whether a task whose start is in the log may have come back unrun: only its worker can know."""
+    return reason in CAME_BACK and worker is not None
 
 
 class Breach(NamedTuple):

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 
 import confluent_kafka as ck
-import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from streams.protocol import Reason, TaskState
@@ -20,8 +19,8 @@ PARTITIONS = 4
 
 
 def test_null_values_are_set_aside_and_identical_payloads_all_run(system: System) -> None:
-    """Elsewhere the dead-letter path itself failed on null (spring-kafka #1494), and a second task with the same payload
-    was taken for the first (shoryuken #1038, symfony #65605)."""
+    """Elsewhere the dead-letter path itself failed on null (spring-kafka #1494), and a second task with the same
+    payload was taken for the first (shoryuken #1038, symfony #65605)."""
     system.scheduler()
     system.worker()
     for _ in range(20):
@@ -41,36 +40,35 @@ def test_null_values_are_set_aside_and_identical_payloads_all_run(system: System
     assert len(json.loads(listed.stdout)) == 20
 
 
-@pytest.mark.parametrize("reset", ["to earliest", "to latest", "deleted"])
-def test_offsets_reset_while_stopped_repeat_and_lose_nothing(system: System, reset: str) -> None:
+def test_offsets_reset_while_stopped_repeat_and_lose_nothing(system: System) -> None:
     """Elsewhere everything ran again (reactor-kafka #290).  A reset forward must not lose what was not read, either."""
-    first = system.scheduler()
     system.worker()
-    publish_ten_groups(system, "before")
-    system.history.wait_terminal(50)
-    assert first.terminate() == 0
-    publish_ten_groups(system, "meanwhile")
-    until(lambda: reset_offsets(system, reset), what="the group is empty and its offsets can be changed")
-    restarted = system.scheduler()
-    publish_ten_groups(system, "after")
-    system.history.wait_terminal(150)
+    names = []
+    for life, reset in enumerate(("to earliest", "to latest", "deleted", "")):
+        scheduler = system.scheduler()
+        names += [f"running, {life}", f"before reset {reset}"]
+        publish_ten_groups(system, names[-2])
+        system.history.wait_terminal(100 * life + 50)
+        assert scheduler.terminate() == 0
+        if reset:
+            publish_ten_groups(system, names[-1])
+            until(lambda r=reset: reset_offsets(system, r), what="the group is empty, so that it can be changed")
 
-    assert system.history.terminal() == 150 == system.history.count(TaskState.SUCCEEDED)
+    assert system.history.terminal() == 350 == system.history.count(TaskState.SUCCEEDED)
     journal = system.journal()
     assert judge.overlaps(journal) == []
-    assert judge.starts(journal) == {
-        f"g{g}": [f"{name} {n}" for name in ("before", "meanwhile", "after") for n in range(g, 50, 10)]
-        for g in range(10)
-    }
-    assert restarted.alive()
-    if reset != "to latest":
-        assert ignored(system) >= 50, "what was taken in before is counted as such"
+    assert judge.starts(journal) == expected_order(names[:-1])
 
 
 def publish_ten_groups(system: System, name: str) -> None:
     for number in range(50):
         system.publish(f"g{number % 10}", "echo", id=f"{name} {number}")
     system.flush()
+
+
+def expected_order(names: list[str]) -> dict[str, list[str]]:
+    """Of what `publish_ten_groups` published under these names: every task once."""
+    return {f"g{g}": [f"{name} {n}" for name in names for n in range(g, 50, 10)] for g in range(10)}
 
 
 def reset_offsets(system: System, reset: str) -> bool:
@@ -90,11 +88,6 @@ def reset_offsets(system: System, reset: str) -> bool:
     except ck.KafkaException:
         return False
     return True
-
-
-def ignored(system: System) -> int:
-    found = re.findall(r"^pstp_records_already_taken_total\{.*\} (\d+)", system.get("s1", "/metrics"), re.MULTILINE)
-    return sum(map(int, found))
 
 
 def test_partitions_added_to_tasks_under_load_are_refused_loudly_and_split_no_group(system: System) -> None:
@@ -151,6 +144,9 @@ def test_a_topic_deleted_and_created_again_is_refused_until_it_is_adopted(system
     publish_ten_groups(system, "before")
     system.history.wait_terminal(50)
     topic = recreate_tasks(system)
+    for number in range(10):  # below the offsets that the old topic had
+        system.publish(f"g{number}", "echo", id=f"between {number}")
+    system.flush()
     refusal = rf"topic `{topic}` (was deleted and created again .*|does not exist): run `pstp topics (adopt|create)`"
     until(lambda: not running.alive(), 60, "the running scheduler stops")
     assert_refuses(running, refusal)
@@ -160,12 +156,12 @@ def test_a_topic_deleted_and_created_again_is_refused_until_it_is_adopted(system
     adopted = system.run("topics", "adopt")
     assert (adopted.returncode, adopted.stderr) == (0, "")
     system.scheduler("s3")
-    system.history.wait_terminal(100)
-    assert system.history.count(TaskState.SUCCEEDED) == 100
-    starts = judge.starts(system.journal())
-    assert all(
-        starts[f"g{g}"] == [f"{w} {n}" for w in ("before", "after") for n in range(g, 50, 10)] for g in range(10)
-    )
+    system.history.wait_terminal(110)
+    expected = expected_order(["before", "after"])
+    for number in range(10):
+        expected[f"g{number}"].insert(5, f"between {number}")
+    assert judge.starts(system.journal()) == expected
+    assert system.history.count(TaskState.SUCCEEDED) == 110 == system.history.terminal()
 
 
 def recreate_tasks(system: System) -> str:

@@ -310,6 +310,22 @@ def test_what_is_due_in_ten_years_is_remembered_once_however_often_its_partition
     assert len(engine._times) == 1
 
 
+def test_a_timer_that_no_longer_counts_fires_nothing(world: World) -> None:
+    world.publish("g")
+    world.step()
+    for _ in range(2):
+        world.end(run_next(world), K.FAILED, delay_s=5.0)
+        world.step()
+        (timer,) = world.engines["s1"]._delays
+        world.pass_time(5000)
+        world.step()
+    world.end(run_next(world), K.SNOOZED, delay_s=5.0)
+    world.step()
+    world.engines["s1"]._delays.insert(0, (0, *timer[1:]))
+    assert world.step() == []
+    assert group_of(world, "g").phase is Phase.WAITING
+
+
 # -- silence
 
 
@@ -458,6 +474,53 @@ def test_other_schedulers_dispatches_take_slots_too() -> None:
     assert sum(len(world.logs["dispatches", p]) for p in range(3)) == 2
 
 
+def test_attempts_survive_their_owner_while_the_head_waits_for_a_slot(world: World) -> None:
+    world.publish("g", max_attempts=2)
+    world.step()
+    world.end(run_next(world), K.FAILED, delay_s=0.0)
+    world.vanish("w1")
+    world.step()
+    world.step()
+    assert group_of(world, "g").phase is Phase.READY
+    world.crash("s1")
+    world.start("s2")
+    world.hire("w2")
+    world.step("s2")
+    execution = world.claim(world.workers["w2"])
+    assert execution is not None and execution.task.attempt == 2
+    world.begin(execution)
+    world.end(execution, K.FAILED)
+    world.step("s2")
+    assert world.states("g")[-1] == "dead_lettered"
+
+
+def test_a_dispatch_that_was_inherited_is_watched_like_any_other(world: World) -> None:
+    world.publish("g")
+    world.step()
+    assert world.claim(world.workers["w1"])
+    world.crash("s1")
+    world.start("s2")
+    world.vanish("w1")
+    world.hire("w2")
+    for _ in range(2):
+        world.pass_time(LEASE_MS)
+        world.step("s2")
+        world.answer_all()
+    world.step("s2")
+    again = world.claim(world.workers["w2"])
+    assert again is not None and again.task.attempt == 1
+
+
+def test_a_schedulers_own_announcement_is_not_counted_on_top_of_what_it_knows() -> None:
+    world = World()
+    world.start("s1")
+    world.hire("w1", slots=2)
+    for group in ("a", "b"):
+        world.publish(group)
+        world.step()
+    assert sum(len(world.logs["dispatches", p]) for p in range(3)) == 2
+
+
 # -- offsets
 
 
@@ -515,6 +578,14 @@ def test_positions_follow_what_is_no_record(world: World) -> None:
     world.work_off()
     assert world.committed["tasks", home] == len(world.logs["tasks", home]) == 2
     assert world.step() == [], "and that is all: a marker must not lead to another"
+
+
+def test_a_marker_alone_is_reason_enough_to_commit(world: World) -> None:
+    world.logs["completions", 1].append(None)
+    outputs = world.step()
+    assert [(o.topic, o.partition) for o in outputs] == [("changelog", 1)]
+    assert world.committed["completions", 1] == 1
+    assert world.step() == []
 
 
 def test_records_of_partitions_that_are_not_ours_change_nothing(world: World) -> None:

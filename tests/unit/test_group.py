@@ -6,6 +6,7 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
+from streams import retry
 from streams.clock import Now
 from streams.group import (
     IDLE,
@@ -288,6 +289,14 @@ def test_a_failure_waits_its_backoff_and_uses_an_attempt() -> None:
     assert (emit.due_wall_ms, emit.error) == (head.due_wall_ms, error)
 
 
+@pytest.mark.parametrize("attempt", [1, 2, 5])
+def test_the_backoff_is_that_of_the_attempt_that_failed(attempt: int) -> None:
+    declared = HandlerPolicy(backoff_base_s=2.0)
+    group = group_in(Phase.RUNNING, attempt=attempt, max_attempts=9, policy=declared)
+    failed, _ = moved(group, report(K.FAILED))
+    assert head_of(failed).delay_ms == retry.delay_ms(attempt, declared, POLICY, TOKEN)
+
+
 @pytest.mark.parametrize(("asked_s", "delay_ms"), [(0.0, 0), (2.5, 2500), (-1.0, 0), (1e30, 366 * 24 * 3_600_000)])
 def test_retry_after_replaces_the_backoff(asked_s: float, delay_ms: int) -> None:
     group, _ = moved(group_in(Phase.RUNNING), report(K.FAILED, delay_s=asked_s))
@@ -405,10 +414,10 @@ def test_a_blocked_group_never_enters_the_ready_set(group: Group, event: Event) 
     assert effects == tuple(e for e in free_effects if e != MakeReady()) and MakeReady() in free_effects
 
 
-@pytest.mark.parametrize("name", [n for n in EVENTS if OUTCOMES[n][4] not in (ILLEGAL, SAME)])
+@pytest.mark.parametrize("name", EVENTS)
 def test_no_event_unblocks(name: str) -> None:
-    for phase in Phase:
-        if phase is Phase.IDLE or OUTCOMES[name][list(Phase).index(phase)] is ILLEGAL:
+    for phase, outcome in zip(Phase, OUTCOMES[name], strict=True):
+        if outcome is ILLEGAL:
             continue
         decision = decide(replace(group_in(phase), blocked=Reason.INTERNAL_ERROR), EVENTS[name], NOW, POLICY)
         assert isinstance(decision, Ignored) or decision[0].blocked is Reason.INTERNAL_ERROR

@@ -263,6 +263,28 @@ def test_a_forgotten_partition_leaves_the_others(watch: Watch) -> None:
     assert expired(watch, 5) == [] and expired(watch, 5, partition=1) == [Expired(ELSEWHERE, 9, True)]
 
 
+def test_a_forgotten_partition_leaves_no_memory(watch: Watch) -> None:
+    watch.running(A, 7, 0)
+    watch.running(B, 8, 1)
+    watch.tick(LEASE)
+    look_up_ends(watch, end=5)
+    watch.tick(LEASE + 1)
+    watch.forget_partition(0)
+    assert not watch._items and not watch._await_end and not watch._await_offset and not watch._ask_end
+
+
+def test_conclusions_leave_no_memory(watch: Watch) -> None:
+    for lease in range(1, 20):
+        watch.running(A, lease, lease * LEASE)
+        watch.dispatched(B, 100 + lease, 3, lease * LEASE)
+        watch.tick((lease + 1) * LEASE)
+        look_up_ends(watch, end=lease)
+        look_up_claims(watch, {100 + lease}, (lease + 1) * LEASE)
+        assert len(expired(watch, lease)) == 1
+        watch.forget(B)
+    assert not watch._items and not watch._fresh and not watch._await_end and not any(watch._await_offset.values())
+
+
 # -- take back
 
 

@@ -103,10 +103,10 @@ class Log:
             return self._about(task, S.RETRYING, reason=reason, not_before=due, worker=task.worker)
         return self._end(task, S.RETRYING, reason=reason, not_before=due)
 
-    def come_back(self, task: T, reason: str = Reason.RETURNED) -> Event:
+    def come_back(self, task: T, reason: str = Reason.RETURNED, worker: str | None = None) -> Event:
         if reason == Reason.ABANDONED:
             return self._end(task, S.PARKED, reason=reason)
-        return self._about(task, S.PARKED, reason=reason)
+        return self._about(task, S.PARKED, reason=reason, worker=worker)
 
     def reject(self, reason: Reason = Reason.NO_GROUP) -> Event:
         origin = self.partition, self.offset

@@ -41,6 +41,20 @@ def test_a_dispatch_may_come_back_unstarted(reason: Reason) -> None:
     assert found.figures.repeats == {}
 
 
+@pytest.mark.parametrize("reason", [Reason.RETURNED, Reason.LOST_BEFORE_START])
+def test_a_worker_may_announce_a_start_and_then_not_run_it(reason: Reason) -> None:
+    log = Log()
+    task = log.park("g")
+    log.dispatch(task)
+    log.start(task, worker="w1")
+    log.come_back(task, reason, worker="w1")
+    log.run(task)
+    figures = verdict(log).figures
+    assert kinds(log) == set()
+    assert (figures.executions, figures.repeats) == (1, {})
+    assert figures.wait is not None and figures.wait.count == 1
+
+
 def test_a_drained_worker_gives_back_what_it_had_started() -> None:
     log = Log()
     task = log.park("g")

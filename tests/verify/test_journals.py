@@ -151,7 +151,7 @@ def test_a_returned_task_whose_handler_ran(journal: Journal) -> None:
     log.dispatch(parked)
     log.start(parked)
     journal.run(parked, parked.started_ms + 1, parked.started_ms + 2)
-    log.come_back(parked, Reason.RETURNED)
+    log.come_back(parked, Reason.RETURNED, worker="w1")
     log.run(parked)
     journal.run(parked, parked.started_ms + 1, parked.started_ms + 9)
     assert against(log, journal) == {"G4 returned_but_ran"}

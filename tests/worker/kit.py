@@ -76,6 +76,7 @@ class Rig:
         )
         self.completions: list[Completion] = []
         self.workers: list[InThread] = []
+        self.handlers = Registry()  # of its workers, unless they are given others
         self._token = 1000
 
     def __enter__(self) -> "Rig":
@@ -160,12 +161,18 @@ class Rig:
     # -- workers
 
     def worker(
-        self, registry: Registry, instance: str = "w1", *, step: Callable[[str], None] = lambda name: None, **more: Any
+        self,
+        registry: Registry | None = None,
+        instance: str = "w1",
+        *,
+        step: Callable[[str], None] = lambda name: None,
+        **more: Any,
     ) -> InThread:
         """A worker in this process, with these settings changed.  Where it would end the process, it notes the code."""
         settings = self.settings.model_copy(update=more)
         exits: list[int] = []
-        running = InThread(Worker(settings, registry, instance, exit_process=exits.append, step=step), exits)
+        handlers = registry or self.handlers
+        running = InThread(Worker(settings, handlers, instance, exit_process=exits.append, step=step), exits)
         self.workers.append(running)
         return running
 

@@ -62,7 +62,9 @@ def main(name: str, step: str, send: str) -> None:
             done.append(reached)
             os.kill(os.getpid(), signal.Signals[send])
 
-    asyncio.run(Worker(settings, load_handlers(str(HANDLERS)), name, step=at).run())
+    worker = Worker(settings, load_handlers(str(HANDLERS)), name, step=at)
+    signal.signal(signal.SIGTERM, lambda *_: worker.request_stop())
+    asyncio.run(worker.run())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from pydantic import BaseModel
 from consumers import Registry, Reject, Retry, Snooze, Task
 from streams.errors import UserError
 from streams.protocol import HandlerPolicy, Reason, ReportKind
+from streams.settings import Settings
 from tests.support.system import until
 from tests.worker.kit import Gate, Rig
 
@@ -58,80 +61,83 @@ def registry() -> Registry:
     return handlers
 
 
-def test_started_comes_first_and_the_outcome_carries_what_the_handler_left(rig: Rig) -> None:
-    rig.worker(registry())
-    [token] = rig.dispatch("g/ü", "ok", b'{"big": 1970670598291982290}')
-    end = rig.end(token)
-    started, succeeded = rig.reports(token)
+@pytest.fixture(scope="module")
+def shared(bootstrap: str) -> Iterator[Rig]:
+    """One worker with all of these handlers, for the tests that leave it as it was."""
+    settings = Settings(
+        app=f"t{uuid.uuid4().hex[:10]}", bootstrap_servers=bootstrap, partitions=2, dispatch_partitions=2, lease_s=3
+    )
+    with Rig(settings) as rig:
+        rig.handlers = registry()
+        rig.worker()
+        yield rig
+
+
+def test_started_comes_first_and_the_outcome_carries_what_the_handler_left(shared: Rig) -> None:
+    [token] = shared.dispatch("g/ü", "ok", b'{"big": 1970670598291982290}')
+    end = shared.end(token)
+    started, succeeded = shared.reports(token)
     assert (started.kind, succeeded.kind) == (ReportKind.STARTED, ReportKind.SUCCEEDED)
     assert started.policy == HandlerPolicy(max_attempts=7, backoff_base_s=0.5)
     assert end.started and end.ended and end.started.mono_ns <= end.ended.mono_ns
     assert bytes(end.result or b"") == b'{"big":1970670598291982290}'
-    completion = rig.completions[-1]
-    assert (completion.group, completion.worker, completion.dispatch_offset) == ("g/ü", "w1", 0)
-    assert rig.claimed() == (1, completion.claim_id)
+    completion = shared.completions[-1]
+    assert (completion.group, completion.worker) == ("g/ü", "w1")
+    assert shared.claimed() == (completion.dispatch_offset + 1, completion.claim_id)
 
 
-def test_a_thread_handler_reports_progress_and_does_not_wait_for_others(rig: Rig, gate: Gate) -> None:
-    handlers = registry()
-
-    @handlers.handler("slow")
+def test_a_thread_handler_reports_progress_and_does_not_wait_for_others(shared: Rig, gate: Gate) -> None:
+    @shared.handlers.handler("slow")
     def slow(task: Task) -> None:
         gate.pass_blocking(task.id)
 
-    rig.worker(handlers)
-    slow_tokens = [rig.dispatch(f"slow {i}", "slow")[0] for i in range(5)]
+    slow_tokens = [shared.dispatch(f"slow {i}", "slow")[0] for i in range(5)]
     gate.wait_entered(5)
-    [token] = rig.dispatch("g", "thread")
-    assert b"handlers-" in bytes(rig.end(token).result or b"")
-    assert [(r.fraction, r.note) for r in rig.reports(token) if r.kind is ReportKind.PROGRESS] == [(0.5, "half way")]
+    [token] = shared.dispatch("g", "thread")
+    assert b"handlers-" in bytes(shared.end(token).result or b"")
+    assert [(r.fraction, r.note) for r in shared.reports(token) if r.kind is ReportKind.PROGRESS] == [(0.5, "half way")]
     gate.opened.set()
-    assert {r.kind for r in rig.ends(*slow_tokens)} == {ReportKind.SUCCEEDED}
+    assert {r.kind for r in shared.ends(*slow_tokens)} == {ReportKind.SUCCEEDED}
 
 
-def test_a_run_is_executed_in_order_and_hands_on_the_state(rig: Rig) -> None:
-    rig.worker(registry())
-    tokens = rig.dispatch("g", "count", run=4, state=b"10")
-    ends = rig.ends(*tokens)
+def test_a_run_is_executed_in_order_and_hands_on_the_state(shared: Rig) -> None:
+    tokens = shared.dispatch("g", "count", run=4, state=b"10")
+    ends = shared.ends(*tokens)
     assert [bytes(r.result or b"") for r in ends] == [b"10", b"11", b"12", b"13"]
     assert [bytes(r.state or b"") for r in ends] == [b"11", b"12", b"13", b"14"]
-    assert rig.kinds(*tokens) == ["started", "succeeded"] * 4
-    together = [[r.kind.value for r in c.reports] for c in rig.completions]
+    assert shared.kinds(*tokens) == ["started", "succeeded"] * 4
+    together = [[r.kind.value for r in c.reports] for c in shared.completions if c.reports[0].token in tokens]
     assert together == [["started"], *[["succeeded", "started"]] * 3, ["succeeded"]]
 
 
-def test_a_cleared_state_is_gone_for_the_next_task_of_the_run(rig: Rig) -> None:
-    rig.worker(registry())
-    ends = rig.ends(*rig.dispatch("g", "forget", run=3, state=b"5"))
+def test_a_cleared_state_is_gone_for_the_next_task_of_the_run(shared: Rig) -> None:
+    ends = shared.ends(*shared.dispatch("g", "forget", run=3, state=b"5"))
     assert [r.result and bytes(r.result) for r in ends] == [b"5", None, b"1"]
     assert [bytes(r.state or b"") for r in ends] == [b"null", b"1", b"null"]
 
 
-def test_a_failure_in_the_middle_of_a_run_returns_the_rest_in_order(rig: Rig) -> None:
-    rig.worker(registry())
-    tokens = rig.dispatch("g", "second fails", run=4)
-    ends = rig.ends(*tokens)
+def test_a_failure_in_the_middle_of_a_run_returns_the_rest_in_order(shared: Rig) -> None:
+    tokens = shared.dispatch("g", "second fails", run=4)
+    ends = shared.ends(*tokens)
     assert [r.kind.value for r in ends] == ["succeeded", "failed", "returned", "returned"]
     assert not ends[1].state_set
-    assert [r.token for r in rig.reports(*tokens[2:])] == tokens[2:]
+    assert [r.token for r in shared.reports(*tokens[2:])] == tokens[2:]
     assert ends[2].started is None
 
 
-def test_outcomes_that_handlers_ask_for(rig: Rig) -> None:
-    rig.worker(registry())
-    tokens = [rig.dispatch("g", "raise", name)[0] for name in (b'"retry"', b'"snooze"', b'"reject"')]
-    retry, snooze, reject = rig.ends(*tokens)
+def test_outcomes_that_handlers_ask_for(shared: Rig) -> None:
+    tokens = [shared.dispatch("g", "raise", name)[0] for name in (b'"retry"', b'"snooze"', b'"reject"')]
+    retry, snooze, reject = shared.ends(*tokens)
     assert (retry.kind, retry.delay_s, retry.retryable) == (ReportKind.FAILED, 7.5, True)
     assert (snooze.kind, snooze.delay_s) == (ReportKind.SNOOZED, 3)
     assert (reject.kind, reject.reason) == (ReportKind.REJECTED, Reason.HANDLER_REJECTED)
     assert reject.error is not None and reject.error.message == "no such order"
 
 
-def test_a_payload_is_validated_before_the_handler_sees_it(rig: Rig) -> None:
-    rig.worker(registry())
-    good, bad = rig.dispatch("g", "order", b'{"number": 5}')[0], rig.dispatch("h", "order", b'{"number": "x"}')[0]
-    assert bytes(rig.end(good).result or b"") == b"5"
-    refused = rig.end(bad)
+def test_a_payload_is_validated_before_the_handler_sees_it(shared: Rig) -> None:
+    good, bad = shared.dispatch("g", "order", b'{"number": 5}')[0], shared.dispatch("h", "order", b'{"number": "x"}')[0]
+    assert bytes(shared.end(good).result or b"") == b"5"
+    refused = shared.end(bad)
     assert (refused.kind, refused.reason) == (ReportKind.REJECTED, Reason.INVALID_PAYLOAD)
     assert refused.error is not None and "valid integer" in refused.error.message
 
@@ -169,13 +175,12 @@ def test_only_as_many_run_as_there_are_slots_and_no_more_are_claimed(rig: Rig, g
     assert gate.entered == [f"g{i}-0" for i in range(300)]
 
 
-def test_what_cannot_be_read_is_passed_over(rig: Rig) -> None:
-    rig.worker(registry())
-    rig.raw("dispatches", 0, b"no json")
-    rig.raw("dispatches", 0, b'{"v": 1, "group": "g", "partition": 0, "scheduler": "s", "tasks": []}')
-    [token] = rig.dispatch("g")
-    assert rig.end(token).kind is ReportKind.SUCCEEDED
-    assert rig.claimed()[0] == 3
+def test_what_cannot_be_read_is_passed_over(shared: Rig) -> None:
+    shared.raw("dispatches", 1, b"no json")
+    shared.raw("dispatches", 1, b'{"v": 1, "group": "g", "partition": 0, "scheduler": "s", "tasks": []}')
+    [token] = shared.dispatch("g", partition=1)
+    assert shared.end(token).kind is ReportKind.SUCCEEDED
+    assert shared.claimed(1)[0] == shared.completions[-1].dispatch_offset + 1
 
 
 @pytest.mark.parametrize("topic", ["dispatches", "control", "members"])
@@ -190,34 +195,30 @@ def test_a_record_of_a_newer_protocol_stops_the_worker_with_a_sentence(rig: Rig,
     assert rig.claimed()[0] == claimed
 
 
-def test_the_handlers_of_one_worker_run_at_the_same_time(rig: Rig) -> None:
-    handlers, together = registry(), asyncio.Event()
+def test_the_handlers_of_one_worker_run_at_the_same_time(shared: Rig) -> None:
+    together = asyncio.Event()
     inside: list[str] = []
 
-    @handlers.handler("meet")
+    @shared.handlers.handler("meet")
     async def meet(task: Task) -> None:
         inside.append(task.id)
         if len(inside) == 20:
             together.set()
         await together.wait()
 
-    rig.worker(handlers, slots=20)
-    tokens = [rig.dispatch(f"g{i}", "meet", partition=i % 4)[0] for i in range(20)]
-    assert {r.kind for r in rig.ends(*tokens)} == {ReportKind.SUCCEEDED}
+    tokens = [shared.dispatch(f"g{i}", "meet", partition=i % 2)[0] for i in range(20)]
+    assert {r.kind for r in shared.ends(*tokens)} == {ReportKind.SUCCEEDED}
 
 
-def test_progress_is_thinned_out_and_the_last_word_is_kept(rig: Rig) -> None:
-    handlers = registry()
-
-    @handlers.handler("chatty")
+def test_progress_is_thinned_out_and_the_last_word_is_kept(shared: Rig) -> None:
+    @shared.handlers.handler("chatty")
     async def chatty(task: Task) -> None:
         for i in range(5000):
             await task.progress(i / 5000, f"step {i}")
 
-    rig.worker(handlers)
-    [token] = rig.dispatch("g", "chatty")
-    rig.end(token)
-    notes = [r.note for r in rig.reports(token) if r.kind is ReportKind.PROGRESS]
+    [token] = shared.dispatch("g", "chatty")
+    shared.end(token)
+    notes = [r.note for r in shared.reports(token) if r.kind is ReportKind.PROGRESS]
     assert notes[0] == "step 0"
     assert notes[-1] == "step 4999"
     assert len(notes) < 30
