@@ -20,10 +20,10 @@ demo: venv ## the whole system on the embedded broker, with real data: make demo
 	$(BIN)/pstp demo $(if $(ROWS),--rows $(ROWS)) --data-dir $(DATA)/demo
 
 test: venv check ## everything but the long forms
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long" $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(TESTS)
 
 test-all: venv check ## everything
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 check: venv ## style, types, import rules
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -42,7 +42,7 @@ from streams.group import (
 )  # fmt: skip
 from streams.intake import AcceptedTask, Refused, read_task
 from streams.murmur2 import home_partition
-from streams.partition import Entry, Partition, read_row, take_head
+from streams.partition import Entry, Partition, Slot, read_row, take_head
 from streams.protocol import PROTOCOL, Completion, Control, Dispatch, DispatchedTask, Event, Member, Reason, Report
 from streams.ready import Capacity, ReadySet
 from streams.retry import Policy
@@ -101,6 +101,7 @@ class Engine:
         self.counts: Counter[tuple[str, str]] = Counter()  # (what, label), for metrics
         self.unclaimed: Counter[int] = Counter()
         self.running: Counter[str] = Counter()
+        self.out: Counter[str] = Counter()  # per type
         self.capacity = Capacity((), {}, {})
         self.quarantined: set[tuple[str, int, int]] = set()
         self._task_bytes_max = task_bytes_max
@@ -132,10 +133,10 @@ class Engine:
                 case Phase.WAITING:
                     self._wait(partition, entry, Wait(head.sequence, head.due_wall_ms, head.delay_ms))
                 case Phase.DISPATCHED:
-                    self._hold(entry, ("unclaimed", head.dispatch_partition))
+                    self._hold(entry, dispatch_partition=head.dispatch_partition)
                     self.watch.dispatched(out, head.token, head.dispatch_partition, now.mono_ms)
                 case Phase.RUNNING:
-                    self._hold(entry, ("running", head.worker))
+                    self._hold(entry, worker=head.worker)
                     self.watch.running(out, head.token, now.mono_ms)
                 case Phase.IDLE:
                     raise machine.IllegalTransition("a head is never idle")
@@ -146,7 +147,7 @@ class Engine:
         if partition is None:
             return
         for entry in partition.entries.values():
-            self._hold(entry, None)
+            self._hold(entry)
         self.ready.drop_partition(number)
         self.watch.forget_partition(number)
         self._dirty = {k: e for k, e in self._dirty.items() if k[0] != number}
@@ -372,6 +373,7 @@ class Engine:
             unclaimed.update(scheduler.unclaimed)
             running.update(scheduler.running)
         self.capacity = Capacity((m for m in self.members if m.role == "worker"), unclaimed, running)
+        self.capacity.share(self.demand(), (s.demand for s in schedulers))
         for ready, dispatch_partition in self.ready.drain(self.capacity):
             partition = self.partitions[ready.partition]
             entry = partition.entries[ready.key]
@@ -403,24 +405,31 @@ class Engine:
         state = None if entry.state is None else msgspec.Raw(entry.state)
         dispatch = Dispatch(PROTOCOL, entry.name, partition.number, self.instance, (dispatched,), state)
         self._put("dispatches", effect.dispatch_partition, entry.key, protocol.encode(dispatch))
-        self._hold(entry, ("unclaimed", effect.dispatch_partition))
+        self._hold(entry, dispatch_partition=effect.dispatch_partition)
         out = Out(partition.number, entry.key)
         self.watch.dispatched(out, effect.token, effect.dispatch_partition, self._now.mono_ms)
 
-    def _hold(self, entry: Entry, slot: tuple[str, int | str] | None) -> None:
-        """Move the entry's count of one to `slot`."""
+    def _hold(self, entry: Entry, *, dispatch_partition: int | None = None, worker: str | None = None) -> None:
+        """Count the entry's head as unclaimed in that partition, as running on that worker, or (neither) as not out."""
         if entry.holds is not None:
             self._count(entry.holds, -1)
-        entry.holds = slot
-        if slot is not None:
-            self._count(slot, 1)
+            entry.holds = None
+        if dispatch_partition is not None or worker is not None:
+            assert entry.task is not None
+            entry.holds = Slot(entry.task.type, dispatch_partition, worker)
+            self._count(entry.holds, 1)
 
-    def _count(self, slot: tuple[str, int | str], change: int) -> None:
-        kind, where = slot
-        counter: Counter[int | str] = self.unclaimed if kind == "unclaimed" else self.running  # type: ignore[assignment]
-        counter[where] += change
-        if not counter[where]:
-            del counter[where]
+    def _count(self, slot: Slot, change: int) -> None:
+        _add(self.out, slot.task_type, change)
+        if slot.dispatch_partition is not None:
+            _add(self.unclaimed, slot.dispatch_partition, change)
+        elif slot.worker is not None:
+            _add(self.running, slot.worker, change)
+
+    def demand(self) -> dict[str, tuple[int, int]]:
+        """Per type: heads that are ready, and heads that are out."""
+        ready = self.ready.types()
+        return {t: (ready.get(t, 0), self.out[t]) for t in ready.keys() | self.out.keys()}
 
     # -- a group moves
 
@@ -458,11 +467,11 @@ class Engine:
             case Lease(token):
                 head = entry.group.head
                 assert head is not None
-                if entry.holds is None or entry.holds[0] != "running":
-                    self._hold(entry, ("running", head.worker))
+                if entry.holds is None or entry.holds.worker is None:
+                    self._hold(entry, worker=head.worker)
                 self.watch.running(Out(partition.number, entry.key), token, self._now.mono_ms)
             case Free():
-                self._hold(entry, None)
+                self._hold(entry)
                 self.watch.forget(Out(partition.number, entry.key))
                 entry.overdue = ""
             case SetState(report):
@@ -565,6 +574,15 @@ class Engine:
 
     def _put(self, topic: TopicName, partition: int, key: bytes | None, value: bytes | None) -> None:
         self._out.append(Output(topic, partition, key, value))
+
+
+K = TypeVar("K", int, str)
+
+
+def _add(counter: Counter[K], key: K, change: int) -> None:
+    counter[key] += change
+    if not counter[key]:
+        del counter[key]
 
 
 def needs_row(group: Group) -> bool:

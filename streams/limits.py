@@ -42,6 +42,7 @@ UNCLAIMED_S: Final = 1.0
 ANNOUNCE_INTERVAL_S: Final = 1.0
 ANNOUNCE_DEBOUNCE_S: Final = 0.2
 MEMBER_SILENT_S: Final = 3.0
+ANNOUNCED_TYPES_MAX: Final = 100
 
 # A step takes as long as its batch: some 0.1 s, so that what is ready starts soon however much arrives.
 BATCH_RECORDS_MAX: Final = 1_000

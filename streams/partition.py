@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from streams import limits, rows
 from streams.group import IDLE, Group
@@ -14,6 +14,14 @@ INPUTS: Final = ("tasks", "completions", "commands")
 
 class BrokenInvariant(RuntimeError):
     """The changelog says something that no owner can have written."""
+
+
+class Slot(NamedTuple):
+    """One task out at the workers: unclaimed in a dispatch partition, or running on a worker."""
+
+    task_type: str
+    dispatch_partition: int | None = None
+    worker: str | None = None
 
 
 class Entry:
@@ -33,9 +41,7 @@ class Entry:
         self.parked: deque[tuple[int, bytes]] = deque()
         self.state: bytes | None = None  # group state, JSON
         self.has_row = False  # whether the changelog holds a head row
-        self.holds: tuple[str, int | str] | None = (
-            None  # the slot it takes: ("unclaimed", partition), ("running", worker)
-        )
+        self.holds: Slot | None = None  # the slot that it takes at the workers
         self.timer = 0  # names the one timer that still counts
         self.since_ms = 0  # wall time of the last change of phase
         self.overdue = ""  # what its worker says of a head that goes on after its time

@@ -208,7 +208,8 @@ class Member(Struct, frozen=True, omit_defaults=True):
     """An announcement on `members` (key = instance; a tombstone when it leaves).  Silent for MEMBER_SILENT_S: dead.
 
     `partitions`: of the input topics (scheduler) or of `dispatches` (worker).  A scheduler tells what it has
-    outstanding: `unclaimed` per dispatch partition, `running` per worker instance.
+    outstanding: `unclaimed` per dispatch partition, `running` per worker instance; and what it could use: `demand` per
+    type, as heads that are ready and heads that are out.
     """
 
     v: int
@@ -224,6 +225,7 @@ class Member(Struct, frozen=True, omit_defaults=True):
     types: tuple[str, ...] = ()
     unclaimed: dict[int, int] = {}
     running: dict[str, int] = {}
+    demand: dict[str, tuple[int, int]] = {}
 
 
 class Event(Struct, frozen=True, omit_defaults=True):

@@ -7,7 +7,7 @@ touches few partitions.
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from streams.protocol import Member
@@ -102,10 +102,12 @@ class Capacity:
     schedulers together.
     """
 
-    def __init__(self, workers: Iterable[Member], unclaimed: dict[int, int], running: dict[str, int]) -> None:
+    def __init__(self, workers: Iterable[Member], unclaimed: Mapping[int, int], running: Mapping[str, int]) -> None:
         self._inbox: dict[str, int] = {}
         self._free: dict[str, int] = {}
         self._by_type: dict[str, list[str]] = {}
+        self._slots: dict[str, int] = {}
+        self._budget: dict[str, int] = {}
         self.owner_of: dict[int, str] = {}
         for worker in workers:
             for partition in worker.partitions:
@@ -115,6 +117,7 @@ class Capacity:
             taken = running.get(worker.instance, 0) + sum(unclaimed.get(p, 0) for p in worker.partitions)
             self._inbox[worker.instance] = min(worker.partitions)
             self._free[worker.instance] = worker.slots - taken
+            self._slots[worker.instance] = worker.slots
             for task_type in worker.types:
                 self._by_type.setdefault(task_type, []).append(worker.instance)
 
@@ -126,13 +129,34 @@ class Capacity:
         """Whether a worker that handles this type, other than `but`, has a free slot."""
         return any(self._free[w] > 0 for w in self._by_type.get(task_type, ()) if w != but)
 
+    def share(self, mine: Mapping[str, tuple[int, int]], others: Iterable[Mapping[str, tuple[int, int]]]) -> None:
+        """Leave other schedulers their part of the slots of each type for which they have ready heads.
+
+        `mine` and each of `others`: type -> (ready, out).  Who hears of a completion first would else take every slot
+        that comes free.  A part is in proportion to the demand, ready and out; above it, only freed slots that nobody
+        else wants are taken.
+        """
+        wanted: Counter[str] = Counter()
+        demand: Counter[str] = Counter()
+        for other in others:
+            for task_type, (ready, out) in other.items():
+                wanted[task_type] += ready
+                demand[task_type] += ready + out
+        for task_type, (ready, out) in mine.items():
+            if wanted[task_type]:
+                slots = sum(self._slots[w] for w in self._by_type.get(task_type, ()))
+                part = -(-slots * (ready + out) // (ready + out + demand[task_type])) if ready + out else 0
+                self._budget[task_type] = max(0, part - out)
+
     def take(self, task_type: str) -> int | None:
         """A dispatch partition with a free slot for this type, and the slot is taken; None if there is none."""
         workers = self._by_type.get(task_type)
-        if not workers:
+        if not workers or self._budget.get(task_type, 1) <= 0:
             return None
         worker = max(workers, key=self._free.__getitem__)
         if self._free[worker] <= 0:
             return None
         self._free[worker] -= 1
+        if task_type in self._budget:
+            self._budget[task_type] -= 1
         return self._inbox[worker]

@@ -229,9 +229,12 @@ class Scheduler:
 
     async def handle(self, batch: Batch) -> None:
         """One batch, one step, one transaction."""
-        async with self._step:
-            if not batch.is_stale and self._trusted:
-                await self._take_step(batch)
+        try:
+            async with self._step:
+                if not batch.is_stale and self._trusted:
+                    await self._take_step(batch)
+        except Exception as error:  # Faust would start the agent again, on half a truth
+            self.fail(error)
         batch.release()
 
     async def _take_step(self, batch: Batch) -> None:
@@ -241,8 +244,15 @@ class Scheduler:
         moment = now()
         self._take_answers(moment)
         self.engine.members = list(self._members.alive().values())
+        repeated = self._repeated()
         try:
             outputs = self.engine.step(self._inputs(batch), self._ends(batch), moment)
+            if self._repeated() > repeated:
+                # Reading began at the watermarks: what lies below is another log, or one that lost its end.  Loading
+                # afresh finds out which, and stops with a sentence.
+                log.warning("an input topic went back")
+                self._distrust()
+                return
             if outputs:
                 await self._commit(outputs, self._positions(touched(outputs, self.engine)), self._group)
         except RecordFailed as error:
@@ -250,8 +260,6 @@ class Scheduler:
             self._distrust()
         except TransactionFailed:
             self._distrust()
-        except Exception as error:  # Faust would start the agent again, on half a truth
-            self.fail(error)
         else:
             self._failures = 0
             self._ask()
@@ -260,6 +268,10 @@ class Scheduler:
             self._trim(moment)
             self._warn()
             self._note_stuck(moment)
+
+    def _repeated(self) -> int:
+        """Records so far that had been taken in before."""
+        return sum(self.engine.counts["already_taken", topic] for topic in INPUTS)
 
     def _inputs(self, batch: Batch) -> list[Input]:
         names = self._names
@@ -386,8 +398,15 @@ class Scheduler:
         self._announcer.update(Member(
             PROTOCOL, self.instance, self.boot_id, "scheduler", socket.gethostname(), os.getpid(), 0,
             http=self._http_address, partitions=tuple(sorted(engine.partitions)),
-            unclaimed=dict(engine.unclaimed), running=dict(engine.running),
+            unclaimed=dict(engine.unclaimed), running=dict(engine.running), demand=self._demand(),
         ))  # fmt: skip
+
+    def _demand(self) -> dict[str, tuple[int, int]]:
+        """What the others must know of it: an announcement has room for so many types."""
+        demand = self.engine.demand()
+        if len(demand) <= limits.ANNOUNCED_TYPES_MAX:
+            return demand
+        return dict(sorted(demand.items(), key=lambda item: -item[1][0])[: limits.ANNOUNCED_TYPES_MAX])
 
     def lag(self) -> dict[TopicName, int]:
         """Records between what was read and the end of the log, per input topic."""

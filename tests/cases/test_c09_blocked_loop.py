@@ -24,8 +24,8 @@ def test_a_handler_that_blocks_its_loop_for_a_minute(system: System) -> None:
     check(system, blocked_s=60, timeout_s=5, neighbour_s=20, lease_s=10)
 
 
-def check(system: System, *, blocked_s: float, timeout_s: float, neighbour_s: float, lease_s: float = 3) -> None:
-    """The block lasts for several leases, and is longer than the neighbours may run."""
+def check(system: System, *, blocked_s: float, timeout_s: float, neighbour_s: float, lease_s: float = 5) -> None:
+    """The block lasts for more than two leases, and is longer than the neighbours may run."""
     system.scheduler(lease_s=lease_s)
     worker = system.worker(handlers=HANDLERS.with_name("handlers_faulty.py"), lease_s=lease_s)
     for number in range(NEIGHBOURS):
@@ -50,7 +50,8 @@ def check(system: System, *, blocked_s: float, timeout_s: float, neighbour_s: fl
     history, journal = system.history, system.journal()
     for number in range(NEIGHBOURS):
         events = history.of[f"n{number}"]
-        assert [e.state for e in events][2:] == [TaskState.RUNNING, TaskState.SUCCEEDED], number
+        told = [(e.state, e.reason) for e in events]
+        assert told[2:] == [(TaskState.RUNNING, None), (TaskState.SUCCEEDED, None)], number
         assert {e.attempt for e in events} == {1}
     assert judge.starts(journal) == {f"neighbour {n}": [f"n{n}"] for n in range(NEIGHBOURS)} | {
         "rude": ["rude", "behind rude"], "late": ["late"]

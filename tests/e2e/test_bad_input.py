@@ -5,6 +5,7 @@ All records of this module lie mixed in the same four partitions, before one sys
 
 import json
 import re
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,8 +20,6 @@ from streams.protocol import Event, Reason, TaskState
 from streams.settings import Settings
 from tests.support.placed import Place, PlacedPublisher
 from tests.support.system import System
-
-pytestmark = pytest.mark.xdist_group("bad-input")
 
 PARTITIONS = 4
 LIMIT = limits.TASK_BYTES_MAX
@@ -170,8 +169,9 @@ class Sent(NamedTuple):
 @pytest.fixture(scope="module")
 def sent(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
     settings = Settings(
-        app="badinput", bootstrap_servers=bootstrap, partitions=PARTITIONS, dispatch_partitions=4, lease_s=3
-    )
+        app=f"bad-{uuid.uuid4().hex[:8]}", bootstrap_servers=bootstrap, partitions=PARTITIONS, dispatch_partitions=4,
+        lease_s=3,
+    )  # fmt: skip
     with System(settings, tmp_path_factory.mktemp("bad-input")) as system:
         system.scheduler()
         system.worker()

@@ -4,6 +4,7 @@ All faults happen in one worker, at the same time as thirty well-behaved tasks o
 """
 
 import json
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -12,8 +13,6 @@ from streams.protocol import Event, Reason, TaskState
 from streams.settings import Settings
 from tests.support import judge
 from tests.support.system import HANDLERS, System, until
-
-pytestmark = pytest.mark.xdist_group("handler-faults")
 
 FAULTY = HANDLERS.with_name("handlers_faulty.py")
 KINDS = ("async", "thread", "process")
@@ -45,7 +44,9 @@ NEIGHBOURS = 30
 
 @pytest.fixture(scope="module")
 def system(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    settings = Settings(app="faults", bootstrap_servers=bootstrap, partitions=4, dispatch_partitions=4)
+    settings = Settings(
+        app=f"faults-{uuid.uuid4().hex[:8]}", bootstrap_servers=bootstrap, partitions=4, dispatch_partitions=4
+    )
     with System(settings, tmp_path_factory.mktemp("faults")) as system:
         system.scheduler()
         system.worker(handlers=FAULTY, slots=100, drain_s=0.5)
@@ -83,7 +84,8 @@ def at(system: System, event: Event) -> int:
 def test_neighbours_run_once_and_in_peace(system: System) -> None:
     for number in range(NEIGHBOURS):
         events = system.history.of[f"n{number}"]
-        assert [e.state for e in events][-2:] == [TaskState.RUNNING, TaskState.SUCCEEDED], number
+        told = [(e.state, e.reason) for e in events]
+        assert told[2:] == [(TaskState.RUNNING, None), (TaskState.SUCCEEDED, None)], number
         assert {e.attempt for e in events} == {1}, number
     journal = [line for line in system.journal() if line["group"].startswith("neighbour")]
     assert judge.starts(journal) == {f"neighbour {number}": [f"n{number}"] for number in range(NEIGHBOURS)}

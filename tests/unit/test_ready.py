@@ -181,3 +181,39 @@ def test_taking_back_pays_only_if_another_worker_has_a_free_slot() -> None:
     assert not two.free("y", but="free") and not two.free("z")
     two.take("x")
     assert not two.free("x", but="full")
+
+
+# -- sharing with other schedulers
+
+
+def taken(mine: tuple[int, int], *others: tuple[int, int], slots: int = 12, running: int = 0) -> int:
+    """How many of `slots` slots for one type are taken; demands are (ready, out)."""
+    shared = capacity(worker("w", slots, "x"), running={"w": running})
+    shared.share({"x": mine}, [{"x": other} for other in others])
+    return sum(place is not None for place in places(shared, "x", mine[0]))
+
+
+def test_slots_are_divided_by_demand_among_schedulers_that_have_ready_heads() -> None:
+    assert taken((100, 0), (100, 0)) == 6
+    assert taken((100, 0), (100, 0), (100, 0)) == 4
+    assert taken((30, 0), (10, 0)) == 9
+
+
+def test_who_is_above_its_part_takes_nothing_while_others_wait_and_who_is_below_does() -> None:
+    assert taken((100, 12), (100, 0), running=11) == 0
+    assert taken((100, 0), (100, 12), running=11) == 1
+
+
+def test_what_nobody_else_wants_is_taken_by_whoever_can_use_it() -> None:
+    assert taken((100, 0), (0, 6), running=6) == 6
+    assert taken((100, 0)) == 12
+
+
+def test_everybody_with_a_ready_head_may_have_one_slot_at_least() -> None:
+    assert taken((1, 0), (100_000, 0)) == 1
+
+
+def test_another_type_is_no_concern() -> None:
+    two = capacity(worker("w", 4, "x"), worker("v", 4, "y", partitions=(1,)))
+    two.share({"x": (10, 0)}, [{"y": (1000, 0)}])
+    assert places(two, "x", 10).count(0) == 4

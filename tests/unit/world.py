@@ -383,7 +383,8 @@ def held(engine: Engine) -> Any:
     """Slots that are taken, counted afresh."""
     entries = [e for p in engine.partitions.values() for e in p.entries.values()]
     assert all((e.holds is not None) == (e.group.phase in ("dispatched", "running")) for e in entries)
-    return Counter(e.holds[1] for e in entries if e.holds is not None)
+    slots = [e.holds for e in entries if e.holds is not None]
+    return Counter(s.worker if s.dispatch_partition is None else s.dispatch_partition for s in slots)
 
 
 def group_of(world: World, name: str, engine: str = "s1") -> Group:

@@ -122,6 +122,7 @@ JSON: dict[str, Golden] = {
         Member(
             PROTOCOL, "scheduler-1", "b00t", "scheduler", "host-1", 4711, 1_935_561_600_000, "http://127.0.0.1:8080",
             (0, 3), unclaimed={5: 2, 7: 1}, running={"worker-1": 12},
+            demand={"mail.send": (3, 15)},
         ),
         protocol.decode_member,
     ),

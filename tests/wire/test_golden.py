@@ -55,7 +55,7 @@ def with_unknown_fields(value: Any) -> Any:
         return [with_unknown_fields(item) for item in value]
     if not isinstance(value, dict):
         return value
-    theirs = ("payload", "state", "result", "group_state", "labels", "extra", "trace", "unclaimed", "running")
+    theirs = ("payload", "state", "result", "group_state", "labels", "extra", "trace", "unclaimed", "running", "demand")
     return {k: v if k in theirs else with_unknown_fields(v) for k, v in value.items()} | ANYTHING
 
 
