@@ -1,15 +1,18 @@
 """Logs of a process: text in a terminal, else one JSON object per line, on standard error."""
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
 
+from streams.clock import now
 from streams.settings import Settings
 
 KAFKA_LOGGER = "kafka"
+_REPEAT_MS = 10_000
 
 _shared: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -44,6 +47,27 @@ def configure(settings: Settings, role: str, instance: str, stream: TextIO | Non
     root.handlers[:] = [handler]
     # Libraries are heard from warnings on, unless someone is debugging.
     root.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+
+
+class _SayOnce(logging.Filter):
+    """librdkafka says the same about each lost connection many times a second: once in a while is enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_ms: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        what = re.sub(r"[0-9]+", "", record.getMessage())
+        mono_ms = now().mono_ms
+        if mono_ms < self._said_ms.get(what, 0) + _REPEAT_MS:
+            return False
+        if len(self._said_ms) > 1000:
+            self._said_ms.clear()
+        self._said_ms[what] = mono_ms
+        return True
+
+
+logging.getLogger(KAFKA_LOGGER).addFilter(_SayOnce())
 
 
 def quiet() -> None:

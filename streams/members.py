@@ -193,13 +193,12 @@ class MembersView(threading.Thread):
         heard = self.snapshot().get(self._instance)
         if heard is None or heard.member.boot_id == self._boot_id or _is_dead(heard.member):
             return
-        seen = heard.heard_mono_ms
-        deadline_ms = seen + int(limits.MEMBER_SILENT_S * 1000)
-        while now().mono_ms < deadline_ms and not self._stopping.wait(0.05):
+        said, silent_ms = heard.member, int(limits.MEMBER_SILENT_S * 1000)
+        while now().mono_ms < heard.heard_mono_ms + silent_ms and not self._stopping.wait(0.05):
             heard = self.snapshot().get(self._instance)
             if heard is None:
                 return
-            if heard.heard_mono_ms > seen:
+            if heard.member is not said:  # the time alone may have moved, because we did not listen
                 raise InstanceTakenError(self._instance)
 
     def stop(self) -> None:

@@ -178,6 +178,8 @@ class Scheduler:
         try:
             self.loading = 0
             await self._in_thread("loading", verify_identity, self.settings)
+            await self._in_thread("transaction", self.transactor.clear)
+            self._fence_the_silent()
             loaded = await self._in_thread("loading", self.store.load, numbers)
             async with self._step:
                 for partition in loaded.values():

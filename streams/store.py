@@ -88,12 +88,12 @@ class Store:
         fenced: set[str] = set()
         with _Reader(self._settings, self._changelog, numbers, self.interrupted, self._on_progress) as reader:
             while True:
-                before = self._committed(numbers)
                 reader.read_to_end()
                 owners = {o for table in reader.tables.values() if (o := self._unclean_owner(table))}
                 for owner in owners - fenced:
                     self._fence(owner)
                 fenced |= owners
+                before = self._committed(numbers)  # not sooner: offsets of an open transaction are waited for
                 ends = self._changelog_ends(numbers)
                 reader.read_to_end()
                 # A read-committed reader ends at the first open transaction: what lies behind it may yet be committed.

@@ -39,8 +39,14 @@ class Transactor:
 
     def start(self) -> None:
         """Become the one producer with this id: what an earlier life left open is aborted.  Raises `KafkaException`."""
-        self._producer = self._new_producer(self._id)
-        self._producer.init_transactions(30)
+        producer = self._new_producer(self._id)
+        producer.init_transactions(30)
+        self._producer = producer
+
+    def clear(self) -> None:
+        """End what a failed transaction of ours left open: it would hide our own records and offsets from us."""
+        if self._producer is None:
+            self.start()
 
     def fence(self, transactional_id: str) -> None:
         """End whatever that producer has open.  Fencing a live one is safe: it joins again."""

@@ -1,6 +1,8 @@
 """Commands that run a process of the system: broker, scheduler, worker."""
 
 import asyncio
+import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -104,6 +106,10 @@ def run_service(service: Service) -> None:
             loop.add_signal_handler(number, stop)
         await service.run()
 
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1)  # `kill -USR1` writes where each thread is
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(100_000, 20, 100)  # steps make much that is gone at once; looking for cycles often finds none
     new_runner(run())
 
 

@@ -217,3 +217,19 @@ def test_another_type_is_no_concern() -> None:
     two = capacity(worker("w", 4, "x"), worker("v", 4, "y", partitions=(1,)))
     two.share({"x": (10, 0)}, [{"y": (1000, 0)}])
     assert places(two, "x", 10).count(0) == 4
+
+
+@given(
+    demands=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6)), min_size=1, max_size=5),
+    free=st.integers(1, 10),
+)
+@settings(max_examples=200, deadline=None)
+def test_no_slot_stays_free_while_somebody_could_use_it(demands: list[tuple[int, int]], free: int) -> None:
+    """Whatever the demands, a round of all schedulers takes something, and everyone without a task out gets one."""
+    out = sum(o for _, o in demands)
+    takes = [
+        taken(mine, *(d for j, d in enumerate(demands) if j != i), slots=out + free, running=out)
+        for i, mine in enumerate(demands)
+    ]
+    assert any(takes) == any(ready for ready, _ in demands)
+    assert all(take > 0 for take, (ready, o) in zip(takes, demands, strict=True) if ready and not o)

@@ -185,7 +185,7 @@ class World:
         schedulers = [
             Member(
                 PROTOCOL, name, "boot", "scheduler", "host", 1, 0, partitions=tuple(engine.partitions),
-                unclaimed=dict(engine.unclaimed), running=dict(engine.running),
+                unclaimed=dict(engine.unclaimed), running=dict(engine.running), demand=engine.demand(),
             )
             for name, engine in self.engines.items()
         ]  # fmt: skip
@@ -367,7 +367,7 @@ class World:
             successor.adopt(loaded, Now(self.wall_ms_max, self.now.mono_ms))
             assert picture(loaded.entries.values()) == picture(partition.entries.values())
             assert loaded.entries.keys() == partition.entries.keys()
-        assert engine.unclaimed + engine.running == held(engine)
+        check_slots(engine)
 
     def rows_of_group(self, group: str) -> list[bytes]:
         key = group.encode()
@@ -379,12 +379,15 @@ def picture(entries: Iterable[Any]) -> dict[bytes, tuple[Any, ...]]:
     return {e.key: (e.group, e.task, e.row, list(e.parked), e.state, e.holds) for e in entries}
 
 
-def held(engine: Engine) -> Any:
-    """Slots that are taken, counted afresh."""
+def check_slots(engine: Engine) -> None:
+    """The slots that are taken, counted afresh."""
     entries = [e for p in engine.partitions.values() for e in p.entries.values()]
-    assert all((e.holds is not None) == (e.group.phase in ("dispatched", "running")) for e in entries)
-    slots = [e.holds for e in entries if e.holds is not None]
-    return Counter(s.worker if s.dispatch_partition is None else s.dispatch_partition for s in slots)
+    out: list[tuple[Any, Any]] = [(e.group.head, e.task) for e in entries if e.group.phase in ("dispatched", "running")]
+    assert len(out) == sum(e.holds is not None for e in entries)
+    assert engine.unclaimed == Counter(h.dispatch_partition for h, _ in out if h.phase == "dispatched")
+    assert engine.running == Counter(h.worker for h, _ in out if h.phase == "running")
+    assert engine.out == Counter(task.type for _, task in out)
+    assert not any(0 in counts.values() for counts in (engine.unclaimed, engine.running, engine.out))
 
 
 def group_of(world: World, name: str, engine: str = "s1") -> Group:
