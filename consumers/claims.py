@@ -5,6 +5,7 @@ the group's current generation, so of all workers only the owner of a partition 
 next claim starts behind it.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Set
 from typing import Final, NamedTuple
@@ -17,6 +18,7 @@ from streams.protocol import Dispatch, Reason
 log = structlog.get_logger("worker")
 
 _READ_BACK_S_MAX: Final = 5.0
+_CLAIM_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Read(NamedTuple):
@@ -34,6 +36,13 @@ class Pick(NamedTuple):
     back: Reason | None
 
 
+class Position(NamedTuple):
+    """Where the next claim of a partition begins, and below which offset everything is to be given back, not run."""
+
+    next_offset: int
+    give_back_below: int
+
+
 class ReadAhead:
     """Dispatches per partition, in order of offset.  They are claimed from the front, since offsets are prefixes."""
 
@@ -41,6 +50,7 @@ class ReadAhead:
         self._handles = handles  # type -> is there a handler
         self._taken_back = taken_back  # partition -> tokens
         self._waiting: dict[int, deque[Read]] = {}
+        self._give_back_below: dict[int, int] = {}
         self._turn = 0
 
     def __len__(self) -> int:
@@ -54,8 +64,10 @@ class ReadAhead:
         if not waiting or waiting[-1].offset < read.offset:
             waiting.append(read)
 
-    def drop_below(self, partition: int, offset: int) -> None:
-        """What stands before `offset` was claimed by somebody."""
+    def begin(self, partition: int, position: Position) -> None:
+        """Claims begin there: what stands before it was claimed by somebody."""
+        self._give_back_below[partition] = position.give_back_below
+        offset = position.next_offset
         waiting = self._waiting.get(partition)
         while waiting and waiting[0].offset < offset:
             waiting.popleft()
@@ -65,6 +77,7 @@ class ReadAhead:
     def forget(self, partition: int) -> None:
         """The partition was revoked: what was not claimed is its next owner's."""
         self._waiting.pop(partition, None)
+        self._give_back_below.pop(partition, None)
 
     def pick(self, free_slots: int, closed: Set[int] = frozenset()) -> dict[int, list[Pick]]:
         """What to claim now, per partition: a prefix of what waits there.  Nothing is removed.
@@ -85,10 +98,11 @@ class ReadAhead:
 
     def _prefix(self, waiting: deque[Read], free_slots: int) -> tuple[list[Pick], int]:
         prefix: list[Pick] = []
+        give_back_below = self._give_back_below.get(waiting[0].partition, 0)
         taken_back = self._which_are_taken_back(waiting)
         last_taken_back = max(taken_back, default=-1)
         for i, read in enumerate(waiting):
-            if read.dispatch is None:
+            if read.dispatch is None or read.offset < give_back_below:
                 prefix.append(Pick(read, Reason.RETURNED))
             elif i in taken_back:
                 prefix.append(Pick(read, Reason.TAKEN_BACK))
@@ -190,15 +204,23 @@ def read_back(consumer: ck.Consumer, topic: str, attempt: Attempt, partitions: s
     return Verdict(claimed, unknown, _is_member(consumer, attempt))
 
 
-def committed(consumer: ck.Consumer, topic: str, partitions: list[int]) -> dict[int, int] | None:
-    """Where the next claim of each partition begins; None if that cannot be found out now."""
-    if not partitions:
-        return {}
-    try:
-        found = consumer.committed([ck.TopicPartition(topic, p) for p in partitions], timeout=_READ_BACK_S_MAX)
-    except ck.KafkaException as error:
-        log.warning("claims cannot be read", error=error.args[0].str())
-        return None
-    if any(answer.error is not None for answer in found):
-        return None
-    return {answer.partition: max(answer.offset, 0) for answer in found}
+def positions(consumer: ck.Consumer, topic: str, partitions: Set[int]) -> dict[int, Position]:
+    """Of partitions that are new to this worker.  Raises `KafkaException`.
+
+    A position that no claim has written proves nothing: offsets expire and can be reset, and what stands there may have
+    run long ago.  Such dispatches are claimed and given back.  For schedulers most of these reports are stale; what is
+    current they dispatch anew.
+    """
+    found: dict[int, Position] = {}
+    for answer in consumer.committed([ck.TopicPartition(topic, p) for p in partitions], timeout=_READ_BACK_S_MAX):
+        if answer.error is not None:
+            raise ck.KafkaException(answer.error)
+        first, end = consumer.get_watermark_offsets(
+            ck.TopicPartition(topic, answer.partition), timeout=_READ_BACK_S_MAX
+        )
+        if answer.offset > end or not _CLAIM_ID.fullmatch(answer.metadata or ""):
+            next_offset = answer.offset if 0 <= answer.offset <= end else first
+            found[answer.partition] = Position(next_offset, end)
+        else:
+            found[answer.partition] = Position(answer.offset, 0)
+    return found

@@ -43,6 +43,7 @@ class ControlReader(threading.Thread):
         self.on_change: Callable[[], None] = lambda: None
         conf = settings.kafka(**{
             "group.id": f"{settings.worker_group}-control", "enable.auto.commit": False, "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",  # when records were removed under the reader, it misses none of the rest
             "fetch.queue.backoff.ms": 5, "fetch.wait.max.ms": 100, "reconnect.backoff.max.ms": 500,
         })  # fmt: skip
         self._consumer = ck.Consumer(conf | {"isolation.level": "read_committed"}, logger=kafka_logger())

@@ -107,13 +107,31 @@ def to_json(value: Any) -> Raw:
     """`value` as JSON; pydantic models too.  Raises `NotJsonError` with a sentence for people."""
     try:
         data = msgspec.json.encode(value, enc_hook=_pydantic)
+        holds_no_number = b"null" in data and _holds_no_number(value)
     except RecursionError:
         raise NotJsonError("the value nests too deep, or holds itself") from None
     except Exception as error:  # an object's own methods may raise anything
         raise NotJsonError(f"{type(value).__name__} is no JSON: {printable(error)}") from None
     if is_deeper(data, limits.JSON_DEPTH_MAX):
         raise NotJsonError(f"the value nests deeper than {limits.JSON_DEPTH_MAX} levels")
+    if holds_no_number:
+        raise NotJsonError("NaN and Infinity are no JSON")
     return Raw(data)
+
+
+def _holds_no_number(value: Any) -> bool:
+    """Whether a float in it is none that JSON has: msgspec writes null for those, and nobody would notice."""
+    rest = [msgspec.to_builtins(value, enc_hook=_pydantic)]
+    while rest:
+        match rest.pop():
+            case float() as number if not math.isfinite(number):
+                return True
+            case dict() as fields:
+                rest.extend(fields.keys())
+                rest.extend(fields.values())
+            case list() | tuple() as items:
+                rest.extend(items)
+    return False
 
 
 def delay_s(value: float) -> float:

@@ -3,58 +3,28 @@
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final, NamedTuple
+from typing import Final
 
 import confluent_kafka as ck
 import msgspec
 import structlog
 
-from consumers.claims import Attempt, Pick, Read, ReadAhead, Verdict, commit_claim, committed, read_back
+from consumers.claiming import Claims, Slots
+from consumers.claims import Read, positions
 from consumers.control import STOP_S_MAX, ControlReader
-from consumers.reports import Claim
-from consumers.runs import Run, Runtime, returned
+from consumers.runs import Runtime
 from streams import limits
-from streams.clock import mono_ns, new_id
+from streams.clock import mono_ns
 from streams.errors import UserError
 from streams.logs import kafka_logger
-from streams.protocol import Reason, VersionError, decode_dispatch
+from streams.protocol import VersionError, decode_dispatch
 from streams.settings import Settings
 
 log = structlog.get_logger("worker")
 
-_NS: Final = 1_000_000_000
 _POLL_S: Final = 0.1
 _RECORDS_MAX: Final = 500
 _LOOK_UP_S_MAX: Final = 5.0
-
-
-class _Doubt(NamedTuple):
-    """A claim of which nobody knows yet whether it holds."""
-
-    attempt: Attempt
-    picks: dict[int, list[Pick]]
-    partitions: set[int]
-
-
-class Slots:
-    """How many runs there may be at once."""
-
-    def __init__(self, total: int, on_free: Callable[[], None]) -> None:
-        self._free, self._lock, self._on_free = total, threading.Lock(), on_free
-        self.total = total
-
-    @property
-    def free(self) -> int:
-        return self._free
-
-    def take(self) -> None:
-        with self._lock:
-            self._free -= 1
-
-    def release(self) -> None:
-        with self._lock:
-            self._free += 1
-        self._on_free()
 
 
 class Poller(threading.Thread):
@@ -77,24 +47,23 @@ class Poller(threading.Thread):
         super().__init__(name="poller", daemon=True)
         self._runtime, self._metrics = runtime, runtime.metrics
         self._say, self._announced = say, announced
-        self._silent_s, self._on_failed = silent_s, on_failed
+        self._on_failed = on_failed
         self._topic = settings.topic("dispatches")
-        self._lease_ns = int((settings.lease_s - settings.lease_margin_s) * _NS)
         self._wake = threading.Condition()
         self._woken = False
         self.slots = Slots(settings.slots, self.wake)
         self._control = control
         control.on_change = self.wake
-        self._ahead = ReadAhead(lambda name: runtime.registry.get(name) is not None, control.tokens)
+        self._claims = Claims(settings, runtime, control, self.slots, silent_s)
+        self._ahead = self._claims.ahead
         self._ahead_max = max(2 * settings.slots, 64)
         self._owned: frozenset[int] = frozenset()
         self._paused: set[int] = set()
         # Not to be claimed from until `control` was read to its end: partition -> which assignment of it that is.
         self._closed: dict[int, int] = {}
         self._assignments = 0
+        self._unknown: set[int] = set()  # nor before it is known where claims begin
         self._opening: SimpleQueue[dict[int, int]] = SimpleQueue()
-        self._floor: dict[int, int] = {}  # of each partition: claimed up to here
-        self._doubts: list[_Doubt] = []
         self._stopping = threading.Event()
         self.polled_ns = mono_ns()
         conf = settings.kafka(**{
@@ -137,14 +106,21 @@ class Poller(threading.Thread):
             while not self._stopping.is_set():
                 self.polled_ns = mono_ns()
                 self._read(self._wait())
-                self._settle_doubts()
+                self._claims.settle_doubts(self._consumer)
+                self._look_up()
                 self._open()
-                self._claim()
+                if not self._claims.claim(self._consumer, self._closed.keys()):
+                    self._breathe()
         except Exception as error:
             self._on_failed(error)
         finally:
             self._owned = frozenset()
             self._consumer.close()
+
+    def _breathe(self) -> None:
+        """After a refusal the group is about to rebalance: do not ask again at once."""
+        with self._wake:
+            self._wake.wait(_POLL_S / 2)
 
     # -- reading
 
@@ -153,7 +129,7 @@ class Poller(threading.Thread):
         if not len(self._ahead):
             return _POLL_S
         with self._wake:
-            if self.slots.free == 0 or self._closed or self._doubts:
+            if self.slots.free == 0 or self._closed or self._claims.in_doubt:
                 self._wake.wait_for(lambda: self._woken, _POLL_S)
             self._woken = False
         return 0
@@ -180,10 +156,6 @@ class Poller(threading.Thread):
             return
         if partition is None or offset is None or partition not in self._owned:
             return
-        if offset < self._floor.get(partition, 0):
-            # Read again, such as after a reset of the position: claimed is claimed, an offset must not go back.
-            log.warning("dispatch passed over: it was claimed before", partition=partition, offset=offset)
-            return
         try:
             dispatch = decode_dispatch(message.value() or b"")
             if not dispatch.tasks:
@@ -193,9 +165,9 @@ class Poller(threading.Thread):
         except msgspec.DecodeError as error:
             log.error("dispatch cannot be read, passed over", partition=partition, offset=offset, error=str(error))
             self._metrics.undecodable.labels("dispatches").inc()
-            self._ahead.add(Read(partition, offset, None))
+            self._claims.add(Read(partition, offset, None))
             return
-        self._ahead.add(Read(partition, offset, dispatch))
+        self._claims.add(Read(partition, offset, dispatch))
 
     def _pause_and_resume(self) -> None:
         full = {p for p in self._owned - self._paused if self._ahead.count(p) >= 2 * self._ahead_max}
@@ -209,36 +181,51 @@ class Poller(threading.Thread):
     # -- rebalances: these run inside poll
 
     def _assigned(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        new = {tp.partition for tp in partitions}
         consumer.incremental_assign(partitions)
+        new = {tp.partition for tp in partitions}
+        self._assignments += 1
+        self._closed |= dict.fromkeys(new, self._assignments)
+        self._unknown |= new
         self._own(self._owned | new)
-        if new:
-            self._assignments += 1
-            closed = dict.fromkeys(new, self._assignments)
-            self._closed |= closed
-            threading.Thread(target=self._catch_up, args=(closed,), name="catch-up", daemon=True).start()
 
     def _revoked(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         gone = {tp.partition for tp in partitions}
+        self._claims.forget(gone)
         for partition in gone:
-            self._ahead.forget(partition)
             self._closed.pop(partition, None)
-            self._floor.pop(partition, None)
+        self._unknown -= gone
         self._paused -= gone
-        self._doubts = [
-            doubt._replace(partitions=doubt.partitions - gone) for doubt in self._doubts if doubt.partitions - gone
-        ]
         self._own(self._owned - gone)
         consumer.incremental_unassign(partitions)
 
     def _own(self, partitions: frozenset[int]) -> None:
         self._owned = partitions
-        self._say(partitions)
+        self._say(partitions - self._unknown)
         self._metrics.partitions.set(len(partitions))
         log.info("partitions of dispatches", owned=sorted(partitions))
 
+    # -- from assigned to open for claims
+
+    def _look_up(self) -> None:
+        """Find out where claims of new partitions begin, then announce them.  In this order: whoever dispatches because
+        of the announcement dispatches behind what is found.
+        """
+        if not self._unknown:
+            return
+        try:
+            found = positions(self._consumer, self._topic, self._unknown)
+        except ck.KafkaException as error:
+            log.warning("claims cannot be looked up", error=error.args[0].str())
+            return
+        for partition, position in found.items():
+            self._claims.begin(partition, position)
+        closed = {partition: self._closed[partition] for partition in self._unknown}
+        self._unknown.clear()
+        self._say(self._owned)
+        threading.Thread(target=self._catch_up, args=(closed,), name="catch-up", daemon=True).start()
+
     def _catch_up(self, closed: dict[int, int]) -> None:
-        """Announce new partitions, then read `control` to its end; a thread of its own, since others' claims go on."""
+        """Read `control` to its end once they are announced; a thread of its own, since others' claims go on."""
         while not self._stopping.is_set():
             if self._announced() and self._control.catch_up(_LOOK_UP_S_MAX):
                 self._opening.put(closed)
@@ -248,97 +235,6 @@ class Poller(threading.Thread):
     def _open(self) -> None:
         """Allow claims from partitions for which `control` has been read, unless they have come and gone meanwhile."""
         while not self._opening.empty():
-            ready = self._opening.get()
-            partitions = [p for p, assignment in ready.items() if self._closed.get(p) == assignment]
-            floors = committed(self._consumer, self._topic, partitions)
-            if floors is None:
-                self._opening.put(ready)
-                return
-            for partition, offset in floors.items():
-                self._floor[partition] = offset
-                self._ahead.drop_below(partition, offset)
-                del self._closed[partition]
-
-    # -- claiming
-
-    def _claim(self) -> None:
-        doubtful = {partition for doubt in self._doubts for partition in doubt.partitions}
-        picks = self._ahead.pick(self.slots.free, self._closed.keys() | doubtful)
-        self._metrics.read_ahead.set(len(self._ahead))
-        if not picks:
-            return
-        step = self._runtime.step
-        ends = {partition: prefix[-1].read.offset + 1 for partition, prefix in picks.items()}
-        step("claim")
-        attempt = Attempt(new_id(), ends, self._consumer.memberid(), mono_ns())
-        verdict = commit_claim(self._consumer, self._topic, attempt)
-        step("claimed")
-        self._metrics.claim_s.observe((mono_ns() - attempt.began_ns) / _NS)
-        self._settle(_Doubt(attempt, picks, set(ends)), verdict)
-        if not verdict.claimed:
-            self._metrics.claim_failures.labels("refused").inc()
-            self._breathe()
-
-    def _breathe(self) -> None:
-        """After a refusal the group is about to rebalance: do not ask again at once."""
-        with self._wake:
-            self._wake.wait(_POLL_S / 2)
-
-    def _settle_doubts(self) -> None:
-        doubts, self._doubts = self._doubts, []
-        for doubt in doubts:
-            self._settle(doubt, read_back(self._consumer, self._topic, doubt.attempt, doubt.partitions))
-
-    def _settle(self, doubt: _Doubt, verdict: Verdict) -> None:
-        """Go on with what is claimed; ask again for what is not known; the rest stays in the read-ahead."""
-        if verdict.unknown:
-            self._metrics.claim_failures.labels("unknown").inc()
-            self._doubts.append(doubt._replace(partitions=verdict.unknown))
-        if not verdict.claimed:
-            return
-        for partition in verdict.claimed:
-            self._floor[partition] = doubt.attempt.next_offsets[partition]
-            self._ahead.remove(partition, len(doubt.picks[partition]))
-        if not verdict.proven:
-            self._metrics.claim_failures.labels("other_member").inc()
-            log.warning("claim dropped: the group has let this worker go", claim_id=doubt.attempt.claim_id)
-            return
-        self._begin(doubt, verdict.claimed)
-
-    def _begin(self, doubt: _Doubt, partitions: set[int]) -> None:
-        known = self._control_is_known()
-        for partition in sorted(partitions):
-            for pick in doubt.picks[partition]:
-                self._begin_one(doubt.attempt, pick, known)
-
-    def _begin_one(self, attempt: Attempt, pick: Pick, control_known: bool) -> None:
-        read, dispatch = pick.read, pick.read.dispatch
-        if dispatch is None:
-            return
-        self._metrics.claimed.inc()
-        claim = Claim(dispatch, read.partition, read.offset, attempt.claim_id, attempt.began_ns)
-        back = pick.back
-        taken_back = self._control.tokens(read.partition)
-        if any(task.token in taken_back for task in dispatch.tasks):
-            back = Reason.TAKEN_BACK
-        elif back is None and (not control_known or mono_ns() - attempt.began_ns >= self._lease_ns):
-            back = Reason.LOST_BEFORE_START
-        for task in dispatch.tasks:
-            self._control.met(read.partition, task.token)
-        if back is None:
-            self.slots.take()
-            Run(self._runtime, claim).announce()
-            return
-        for task in dispatch.tasks:
-            self._metrics.ended.labels(task.type, "returned").inc()
-        self._runtime.reporter.send(claim, returned(dispatch.tasks, back))
-
-    def _control_is_known(self) -> bool:
-        """Whether the schedulers cannot have written us off before the claim: else read `control` once more.
-
-        A worker that was frozen is silent on `members` and may be taken for dead, its dispatches taken back for good,
-        while its session still stands and lets it claim them.
-        """
-        if self._silent_s() < limits.MEMBER_SILENT_S - limits.ANNOUNCE_INTERVAL_S:
-            return True
-        return self._announced() and self._control.catch_up(_LOOK_UP_S_MAX)
+            for partition, assignment in self._opening.get().items():
+                if self._closed.get(partition) == assignment:
+                    del self._closed[partition]

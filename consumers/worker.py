@@ -21,6 +21,7 @@ from consumers.processes import ProcessExecutor, check_source
 from consumers.reports import Reporter
 from consumers.runs import Runtime
 from consumers.threads import ThreadExecutor
+from streams.admin import UnreachableError
 from streams.clock import mono_ns, new_id
 from streams.errors import InstanceTakenError, UserError
 from streams.http import HttpServer
@@ -36,6 +37,7 @@ _CONNECT_S_MAX: Final = 10.0
 _ANNOUNCE_S_MAX: Final = 2.0
 _REPORT_S_MAX: Final = 10.0
 _LIVE_S_MAX: Final = 30.0
+_CHECK_INTERVAL_S: Final = 10.0
 
 
 class Worker:
@@ -114,13 +116,29 @@ class Worker:
             for thread in (self._announcer, self._reporter, self._keeper, self._control, self._poller):
                 thread.start()
             log.info("worker runs", types=self._registry.types(), slots=self._settings.slots, http=self._http)
-            await self._stop.wait()
+            await self._work()
             await asyncio.to_thread(self._drain)
         finally:
             await http.stop()
             self._view.stop()
         if self._failure is not None:
             raise self._failure
+
+    async def _work(self) -> None:
+        """Until asked to stop.  Topics may be changed under a running worker: then it must stop, not guess."""
+        while not self._stop.is_set():
+            try:
+                await asyncio.wait_for(self._stop.wait(), _CHECK_INTERVAL_S)
+            except TimeoutError:
+                await asyncio.to_thread(self._check_topics)
+
+    def _check_topics(self) -> None:
+        try:
+            verify_identity(self._settings)
+        except UnreachableError:
+            pass  # an outage; the leases decide how long it may last
+        except UserError as error:
+            self._fail(error)
 
     def request_stop(self) -> None:
         """Drain and end.  From any thread and from signal handlers; also before `run()`, and after it."""

@@ -138,7 +138,8 @@ class MembersView(threading.Thread):
         self._topic = settings.topic("members")
         conf = settings.kafka(**{
             "group.id": f"{settings.app}-members", "enable.auto.commit": False, "enable.partition.eof": True,
-            "fetch.queue.backoff.ms": 5, "fetch.wait.max.ms": 100,
+            "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 5, "fetch.wait.max.ms": 100,
+            "reconnect.backoff.max.ms": 500,
         })  # fmt: skip
         self._consumer = ck.Consumer(conf, logger=kafka_logger())
         self._instance, self._boot_id = instance, boot_id

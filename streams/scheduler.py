@@ -44,6 +44,7 @@ log = structlog.get_logger("scheduler")
 TRIM_INTERVAL_MS = 3_600_000
 HELD_MS = 2_000
 REJOIN_S_MAX = 2.0
+COMMIT_S_MAX = limits.TRANSACTION_TIMEOUT_MS / 1000 + 2
 CHECK_INTERVAL_MS = 10_000
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class Scheduler:
             policy=Policy(max_attempts=settings.max_attempts),
         )  # fmt: skip
         self.transactor = Transactor(settings, owner)
-        self.store = Store(settings, owner, self.transactor.fence, self._note_loading)
+        self.store = Store(settings, lambda owner: self.transactor.fence(owner), self._note_loading)
         self.loading: int | None = None  # rows read so far, while partitions are loaded
         self._lookups = Lookups(settings)
         self._threads = {name: ThreadPoolExecutor(1, name) for name in ("transaction", "loading", "lookups")}
@@ -178,7 +179,6 @@ class Scheduler:
         try:
             self.loading = 0
             await self._in_thread("loading", verify_identity, self.settings)
-            await self._in_thread("transaction", self.transactor.clear)
             self._fence_the_silent()
             loaded = await self._in_thread("loading", self.store.load, numbers)
             async with self._step:
@@ -289,8 +289,22 @@ class Scheduler:
         return {(t, p.number): p.read_up_to[t] for p in partitions.values() for t in INPUTS}
 
     async def _commit(self, outputs: list[Output], offsets: Offsets, group: GroupMetadata) -> None:
-        if outputs:
-            await self._in_thread("transaction", self.transactor.commit, outputs, offsets, group)
+        """Raises `TransactionFailed`, also when librdkafka does not come back: Kafka has aborted it by then.
+
+        The one that hangs is left behind with its thread; it is fenced when its successor starts.
+        """
+        if not outputs:
+            return
+        loop, thread = asyncio.get_running_loop(), self._threads["transaction"]
+        commit = loop.run_in_executor(thread, self.transactor.commit, outputs, offsets, group)
+        done, _ = await asyncio.wait({commit}, timeout=COMMIT_S_MAX)
+        if not done:
+            commit.add_done_callback(lambda late: late.cancelled() or late.exception())
+            self._threads["transaction"] = ThreadPoolExecutor(1, "transaction")
+            self.transactor = self.transactor.successor()
+            log.error("a transaction hangs", after_s=COMMIT_S_MAX)
+            raise TransactionFailed(f"not committed within {COMMIT_S_MAX} s")
+        commit.result()
 
     def _distrust(self) -> None:
         """Memory ran ahead of the log.  Reloading in place would let a woken zombie fence the live owner for ever."""

@@ -98,7 +98,13 @@ class Settings(BaseSettings):
 
     def kafka(self, **more: Any) -> dict[str, Any]:
         """librdkafka configuration of every client: where the cluster is and how to log in."""
-        conf: dict[str, Any] = {"bootstrap.servers": self.bootstrap_servers, "enable.metrics.push": False}
+        conf: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "enable.metrics.push": False,
+            # A restart of the whole cluster must not make clients forget who coordinates their group.
+            "metadata.recovery.strategy": "none",
+            "reconnect.backoff.max.ms": 1000,
+        }
         for field in ("security_protocol", "sasl_mechanism", "sasl_username", "ssl_ca_location",
                       "ssl_certificate_location", "ssl_key_location"):  # fmt: skip
             if value := getattr(self, field):

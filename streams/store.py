@@ -1,7 +1,7 @@
 """Where the table `groups` lives: partitions in memory, rows in the changelog, read here and written by transactions.
 
 Taking over a partition means: read its rows, make sure that the owner before can write no more, read what it wrote in
-the meantime, and check that the committed inputs have not moved since.  Only then are the rows the truth.
+the meantime, and check that the committed inputs have not moved meanwhile.  Only then are the rows the truth.
 """
 
 import threading
@@ -13,7 +13,7 @@ import confluent_kafka as ck
 import structlog
 from confluent_kafka.admin import AdminClient
 
-from streams import rows
+from streams import limits, rows
 from streams.ends import log_ends
 from streams.logs import kafka_logger
 from streams.partition import INPUTS, Partition, load
@@ -24,6 +24,7 @@ log = structlog.get_logger("store")
 _READ_S = 0.1
 _READ_RECORDS = 10_000
 _KEEP_S_MAX = 0.5
+_OPEN_S_MAX = 2 * limits.TRANSACTION_TIMEOUT_MS / 1000  # longer, and Kafka has not ended it by itself
 Rows = dict[bytes, bytes]
 
 
@@ -38,10 +39,8 @@ class LogWentBack(RuntimeError):
 class Store:
     """Loads partitions, and keeps the cleanly released ones in case they come back.  Its methods block."""
 
-    def __init__(
-        self, settings: Settings, own_id: str, fence: Callable[[str], None], on_progress: Callable[[int], None]
-    ) -> None:
-        self._settings, self._own_id, self._fence = settings, own_id, fence
+    def __init__(self, settings: Settings, fence: Callable[[str], None], on_progress: Callable[[int], None]) -> None:
+        self._settings, self._fence = settings, fence
         self._on_progress = on_progress
         self._changelog = settings.topic("changelog")
         self._kept: dict[int, tuple[Partition, int]] = {}
@@ -86,27 +85,27 @@ class Store:
 
     def _read(self, numbers: list[int]) -> dict[int, Rows]:
         fenced: set[str] = set()
+        began_s = time.monotonic()
         with _Reader(self._settings, self._changelog, numbers, self.interrupted, self._on_progress) as reader:
             while True:
                 reader.read_to_end()
-                owners = {o for table in reader.tables.values() if (o := self._unclean_owner(table))}
+                owners = {o for table in reader.tables.values() if (o := _unclean_owner(table))}
                 for owner in owners - fenced:
                     self._fence(owner)
                 fenced |= owners
-                before = self._committed(numbers)  # not sooner: offsets of an open transaction are waited for
+                # Only now: Kafka does not tell offsets while a transaction that would change them is open.
+                before = self._committed(numbers)
                 ends = self._changelog_ends(numbers)
                 reader.read_to_end()
-                # A read-committed reader ends at the first open transaction: what lies behind it may yet be committed.
+                # A read-committed reader ends at the first open transaction: what lies behind may yet be committed.
                 if reader.offsets == ends and self._committed(numbers) == before:
                     return reader.tables
-
-    def _unclean_owner(self, table: Rows) -> str | None:
-        """Who may still have a transaction open, unless that is an earlier life of ours, ended by our own start."""
-        value = table.get(rows.PARTITION_KEY)
-        if value is None:
-            return None
-        row = rows.decode_partition(value)
-        return None if row.released or row.owner == self._own_id else row.owner
+                if time.monotonic() - began_s > _OPEN_S_MAX:
+                    stuck = [f"{self._changelog}-{n}" for n in numbers if reader.offsets[n] != ends[n]]
+                    log.error("a transaction stays open: end it with `kafka-transactions.sh abort`", partitions=stuck)
+                    began_s = time.monotonic()
+                if self.interrupted.wait(_READ_S):
+                    raise LoadingInterrupted
 
     def _committed(self, numbers: Iterable[int]) -> dict[tuple[str, int], int]:
         places = [ck.TopicPartition(self._settings.topic(t), p) for t in INPUTS for p in numbers]
@@ -126,6 +125,15 @@ class Store:
                         f"{partition.next_offsets[topic]} was taken in: the topic was recreated or truncated; "
                         "`pstp topics adopt` accepts it as it is now"
                     )
+
+
+def _unclean_owner(table: Rows) -> str | None:
+    """Who may still have a transaction open; it may be an earlier life of ours."""
+    value = table.get(rows.PARTITION_KEY)
+    if value is None:
+        return None
+    row = rows.decode_partition(value)
+    return None if row.released else row.owner
 
 
 class _Reader:

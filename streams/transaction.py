@@ -17,7 +17,7 @@ from streams.settings import Settings, TopicName
 log = structlog.get_logger("transaction")
 
 # Longer than the transaction's own time-out, after which the broker has aborted it anyway.
-FLUSH_S = COMMIT_S = limits.TRANSACTION_TIMEOUT_MS / 1000 + 5
+FLUSH_S = COMMIT_S = limits.TRANSACTION_TIMEOUT_MS / 1000 + 1
 
 # The group metadata of a consumer, as confluent-kafka hands it out; opaque.
 GroupMetadata = Any
@@ -37,21 +37,29 @@ class Transactor:
         self._topics: dict[TopicName, str] = {}
         self.committed = 0
 
+    def successor(self) -> "Transactor":
+        """A new one with the same id, for when this one hangs."""
+        new = Transactor(self._settings, self._id)
+        new.committed = self.committed
+        return new
+
     def start(self) -> None:
         """Become the one producer with this id: what an earlier life left open is aborted.  Raises `KafkaException`."""
         producer = self._new_producer(self._id)
         producer.init_transactions(30)
         self._producer = producer
 
-    def clear(self) -> None:
-        """End what a failed transaction of ours left open: it would hide our own records and offsets from us."""
-        if self._producer is None:
-            self.start()
-
     def fence(self, transactional_id: str) -> None:
-        """End whatever that producer has open.  Fencing a live one is safe: it joins again."""
-        log.info("fencing the owner before us", transactional_id=transactional_id)
-        self._new_producer(transactional_id).init_transactions(30)
+        """End whatever that producer has open.  Fencing a live one is safe: it joins again.  Raises `KafkaException`.
+
+        Our own id is fenced by starting anew, after a transaction of ours failed: what it left open would hide our
+        own records and offsets from us.
+        """
+        if transactional_id != self._id:
+            log.info("fencing the owner before us", transactional_id=transactional_id)
+            self._new_producer(transactional_id).init_transactions(30)
+        elif self._producer is None:
+            self.start()
 
     def commit(
         self, outputs: Iterable[Output], offsets: dict[tuple[TopicName, int], int], group: GroupMetadata

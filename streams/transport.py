@@ -251,6 +251,8 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
         self.pump.start()
 
     async def _assigned(self, assigned: Partitions, epoch: int) -> None:
+        # Who had nothing assigned yet, because it was still loading, gets no revocation.
+        self.app.scheduler.interrupt_loading()
         async with self._rebalance:
             if self.pump is None or epoch != self.pump.epoch:
                 return

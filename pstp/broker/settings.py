@@ -100,8 +100,6 @@ _DEVELOPMENT = {
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "500",
-    # A transaction whose producer died is aborted about a second after its time-out, not ten.
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     "message.max.bytes": str(2 * _MIB),
     "replica.fetch.max.bytes": str(2 * _MIB),
     "log.retention.hours": "168",

@@ -1,5 +1,6 @@
 """Commands that read the log: dead-letters, verify; and demo, version."""
 
+from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator
 from importlib.metadata import version as package_version
@@ -61,6 +62,7 @@ def _letters(settings: Settings, partitions: int) -> Iterator[dict[str, Any]]:
             "offset": str(message.offset()),
             "at_ms": message.timestamp()[1],
             "group": None if key is None else key.decode(errors="backslashreplace"),
+            "key_base64": None if key is None or _is_text(key) else b64encode(key).decode(),
             "task_id": marks.get("task-id", f"{marks.get('partition')}-{marks.get('offset')}"),
             "type": marks.get("type"),
             "reason": marks.get("reason"),
@@ -68,6 +70,15 @@ def _letters(settings: Settings, partitions: int) -> Iterator[dict[str, Any]]:
             "detail": marks.get("detail") or marks.get("error"),
             "value": None if value is None else value.decode(errors="backslashreplace")[:1000],
         }
+
+
+def _is_text(key: bytes) -> bool:
+    """Whether the key says all that there is to it when it is shown as text."""
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def verify(

@@ -4,7 +4,9 @@ Elsewhere the table accepted the key, and recovery crashed on reading it back (r
 mage-ai/mage-ai #5853).
 """
 
+import json
 import shutil
+from base64 import b64decode
 
 from streams.protocol import Reason, TaskState
 from tests.support.placed import Place, PlacedPublisher
@@ -49,6 +51,9 @@ def test_keys_that_are_no_utf8_are_refused_once_and_never_keep_a_partition_from_
     letters = {(place(m.headers(), "partition"), place(m.headers(), "offset")): m.key() for m in system.dead_letters()}
     assert letters == places, "each once, and its key lossless"
     assert "Traceback" not in restarted.log()
+    listed = json.loads(system.run("dead-letters", "--json").stdout)
+    keys = {x["task_id"]: b64decode(x["key_base64"]) for x in listed}
+    assert keys == {f"{partition}-{offset}": key for (partition, offset), key in places.items()}
 
 
 def good(system: System, partition: int, name: str) -> None:

@@ -97,30 +97,3 @@ def group_lag(system: System) -> dict[tuple[str, int], int]:
     committed = admin.committed(settings.scheduler_group)
     places = [(settings.topic("tasks"), partition) for partition in range(settings.partitions)]
     return {p: left for p, end in admin.offsets(places).items() if (left := end - committed.get(p, 0))}
-
-
-def test_a_transaction_left_open_holds_up_its_own_partition_alone_and_is_named(system: System) -> None:
-    system.scheduler()
-    system.worker()
-    held, free = (group_in(system, partition, "g") for partition in (0, 1))
-    producer = Strangers(system).producer
-    producer.begin_transaction()
-    producer.produce(system.settings.topic("tasks"), b'{"type":"echo","id":"open"}', held.encode())
-    assert producer.flush(30) == 0
-    system.publish(held, "echo", id="behind it")
-    system.publish(free, "echo", id="elsewhere")
-    system.flush()
-    system.history.wait(lambda h: TaskState.SUCCEEDED in h.states("elsewhere"))
-
-    answer = until(lambda: names_the_transaction(system, held), what="explain names the transaction")
-    assert f"{system.settings.topic('tasks')}-0" in str(answer["text"])
-    assert names_the_transaction(system, free) is None
-    assert system.history.states("behind it") == []
-    producer.abort_transaction()
-    system.history.wait(lambda h: TaskState.SUCCEEDED in h.states("behind it"))
-    assert system.history.states("open") == []
-
-
-def names_the_transaction(system: System, group: str) -> dict[str, object] | None:
-    answer: dict[str, object] = system.get("s1", f"/explain?group={group}")
-    return answer if "transaction" in str(answer["text"]) else None

@@ -20,6 +20,7 @@ SPENT, BLOCKED_S = Reason.ATTEMPTS_SPENT, 6
 # fault -> why its dead letter was written, and the type of error that it names
 RAISED = {
     "no_json": (Reason.INVALID_RESULT, "invalid result"),
+    "no_number": (Reason.INVALID_RESULT, "invalid result"),
     "holds_itself": (Reason.INVALID_RESULT, "invalid result"),
     "half_a_character": (Reason.INVALID_RESULT, "invalid result"),
     "base_exception": (SPENT, "handlers_faulty.Own"),
@@ -29,6 +30,7 @@ RAISED = {
     "cancelled": (SPENT, "asyncio.exceptions.CancelledError"),
     "unprintable": (SPENT, "handlers_faulty.Unprintable"),
     "state_no_json": (SPENT, "consumers.outcomes.NotJsonError"),
+    "state_no_number": (SPENT, "consumers.outcomes.NotJsonError"),
     "state_too_large": (Reason.STATE_TOO_LARGE, "consumers.outcomes.StateTooLargeError"),
 }
 ENDS = {f"{kind}.{fault}": end for fault, end in RAISED.items() for kind in KINDS} | {

@@ -27,6 +27,14 @@ def no_json(task: Task) -> Any:
     return object()
 
 
+def no_number(task: Task) -> Any:
+    return {"mean": [None, float("nan")]}
+
+
+def state_no_number(task: Task) -> None:
+    task.set_state({"mean": float("-inf")})
+
+
 def holds_itself(task: Task) -> Any:
     value: list[Any] = []
     value.append(value)
@@ -71,6 +79,7 @@ def state_too_large(task: Task) -> None:
 
 FAULTS: dict[str, Callable[[Task], Any]] = {
     "no_json": no_json,
+    "no_number": no_number,
     "holds_itself": holds_itself,
     "half_a_character": half_a_character,
     "base_exception": base_exception,
@@ -80,6 +89,7 @@ FAULTS: dict[str, Callable[[Task], Any]] = {
     "cancelled": cancelled,
     "unprintable": unprintable,
     "state_no_json": state_no_json,
+    "state_no_number": state_no_number,
     "state_too_large": state_too_large,
 }
 

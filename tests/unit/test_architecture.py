@@ -29,6 +29,7 @@ PURE_MAY_IMPORT = PURE | {"streams", "streams.settings", "streams.clock"}
 SHARED = PURE_MAY_IMPORT | {
     "streams.members", "streams.http", "streams.logs",
     "streams.topics",  # a worker, too, must not run on topics that are not the recorded ones
+    "streams.admin",  # and an outage of Kafka is no reason to stop
 }  # fmt: skip
 
 # Reading a clock, or drawing by chance, outside of `streams/clock.py`; `pstp` holds the entry points.

@@ -2,7 +2,7 @@
 
 from msgspec import Raw
 
-from consumers.claims import Read, ReadAhead
+from consumers.claims import Position, Read, ReadAhead
 from consumers.leases import Lease
 from streams.protocol import PROTOCOL, Dispatch, DispatchedTask, Reason
 from streams.settings import Settings
@@ -82,11 +82,22 @@ def test_what_is_claimed_goes_and_what_comes_twice_or_too_late_is_not_taken() ->
     assert kit.ahead.count(0) == 3
     kit.ahead.remove(0, 2)
     assert kit.pick(9) == {0: [(2, None)]}
-    kit.ahead.drop_below(0, 2)
+    kit.ahead.begin(0, Position(2, 0))
     assert kit.ahead.count(0) == 1
-    kit.ahead.drop_below(0, 3)
-    kit.ahead.drop_below(7, 3)
+    kit.ahead.begin(0, Position(3, 0))
+    kit.ahead.begin(7, Position(3, 0))
     assert (len(kit.ahead), kit.pick(9)) == (0, {})
+
+
+def test_what_may_have_run_long_ago_is_given_back() -> None:
+    kit = Kit()
+    kit.add(0, "known", "unknown", "known", "known")
+    kit.ahead.begin(0, Position(1, 3))
+    assert kit.pick(9) == {0: [(1, JUNK), (2, JUNK), (3, None)]}
+    assert kit.pick(0) == {0: [(1, JUNK), (2, JUNK)]}
+    kit.ahead.forget(0)
+    kit.add(0, "known")
+    assert kit.pick(9) == {0: [(0, None)]}
 
 
 def test_a_revoked_partition_is_forgotten() -> None:

@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from consumers.handlers import Registry
 from consumers.worker import Worker
+from streams.clock import new_id
 from streams.protocol import (
     PROTOCOL,
     Completion,
@@ -74,6 +75,7 @@ class Rig:
         self._consumer.assign(
             [ck.TopicPartition(settings.topic("completions"), p, 0) for p in range(settings.partitions)]
         )
+        self._claim_nothing()
         self.completions: list[Completion] = []
         self.workers: list[InThread] = []
         self.handlers = Registry()  # of its workers, unless they are given others
@@ -148,6 +150,14 @@ class Rig:
             return [r for r in self.reports(token) if r.kind is kind]
 
         return until(found, timeout_s, f"{kind} of {token}")[0]
+
+    def _claim_nothing(self) -> None:
+        """As if some worker had been here: else what is there before the first one is given back unread."""
+        topic, claim_id = self.settings.topic("dispatches"), new_id()
+        group = ck.Consumer(self.settings.kafka(**{"group.id": self.settings.worker_group}))
+        places = [ck.TopicPartition(topic, p, 0, claim_id) for p in range(self.settings.dispatch_partitions)]
+        group.commit(offsets=places, asynchronous=False)
+        group.close()
 
     def claimed(self, partition: int = 0) -> tuple[int, str | None]:
         """The group's committed offset and its metadata: the last claim."""

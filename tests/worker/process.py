@@ -4,10 +4,10 @@ It sends itself SIGNAL, once, at STEP of its first claim; STEP "none": never.  S
 """
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from consumers.handlers import load_handlers
@@ -60,7 +60,8 @@ def main(name: str, step: str, send: str) -> None:
     def at(reached: str) -> None:
         if reached == step and not done:
             done.append(reached)
-            os.kill(os.getpid(), signal.Signals[send])
+            # To this very thread: a signal to the process may strike a little later, when the step is over.
+            signal.pthread_kill(threading.get_ident(), signal.Signals[send])
 
     worker = Worker(settings, load_handlers(str(HANDLERS)), name, step=at)
     signal.signal(signal.SIGTERM, lambda *_: worker.request_stop())

@@ -8,6 +8,7 @@ from typing import Any
 
 import confluent_kafka as ck
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from consumers import Registry, Task
 from consumers.poller import Poller
@@ -213,3 +214,29 @@ def test_what_a_worker_read_and_did_not_claim_is_its_successors(rig: Rig, gate: 
     rig.worker(handlers, "w2", slots=1)
     assert {r.kind for r in rig.ends(*tokens[1:])} == {ReportKind.SUCCEEDED}
     assert {c.worker for c in rig.completions for r in c.reports if r.token in tokens[1:]} == {"w2"}
+
+
+@pytest.mark.parametrize("reset", ["to the beginning", "expired"])
+def test_after_a_reset_of_the_workers_offsets_nothing_runs_again(rig: Rig, reset: str) -> None:
+    handlers, ran = registry()
+    before = [rig.dispatch(f"g{i}")[0] for i in range(20)]
+    first = rig.worker(handlers, "w1")
+    rig.ends(*before)
+    first.stop()
+    admin, topic = AdminClient(rig.settings.kafka()), rig.settings.topic("dispatches")
+    if reset == "expired":
+        for future in admin.delete_consumer_groups([rig.settings.worker_group]).values():
+            future.result(10)
+    else:
+        places = [ck.TopicPartition(topic, 0, 0)]
+        for future in admin.alter_consumer_group_offsets(
+            [ck.ConsumerGroupTopicPartitions(rig.settings.worker_group, places)]
+        ).values():
+            future.result(10)
+    ran.clear()
+    second = rig.worker(handlers, "w2")
+    until(lambda: rig.kinds(*before).count("returned") == 20, what="all are given back")
+    until(lambda: second.worker._is_ready()[0], what="it is ready")
+    after = rig.dispatch("after")[0]
+    assert rig.end(after).kind is ReportKind.SUCCEEDED
+    assert ran == [after]

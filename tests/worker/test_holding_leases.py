@@ -1,8 +1,10 @@
 """Leases, timeouts, and handlers that are in each other's way."""
 
 import asyncio
+import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from consumers.reports import Reporter
 from streams.protocol import Reason, Report, ReportKind
 from tests.support.system import until
 from tests.worker.kit import Gate, Rig
+from tests.worker.process import WorkerProcess
 
 
 def test_a_lease_is_renewed_each_third_while_a_handler_runs(rig: Rig, gate: Gate) -> None:
@@ -73,6 +76,35 @@ def test_a_worker_that_cannot_renew_stops_its_handlers_before_the_lease_is_out(
     assert end.started and end.ended
     assert 1.4e9 < end.ended.mono_ns - end.started.mono_ns < 2.0e9
     assert running.exits == []
+
+
+def test_a_frozen_worker_that_wakes_behind_its_lease_ends_and_reports_nothing(rig: Rig, tmp_path: Path) -> None:
+    """Its handler would have ended during the freeze: what it would say now is not said."""
+    with WorkerProcess(rig.settings, tmp_path, lease_s=1.5) as worker:
+        tokens = [rig.dispatch("g", "sleep", b"0.7")[0], rig.dispatch("h", "block", b"0.7")[0]]
+        for token in tokens:
+            rig.wait_kind(token, ReportKind.STARTED)
+        worker.popen.send_signal(signal.SIGSTOP)
+        wakes = time.monotonic() + 2
+        until(lambda: time.monotonic() > wakes, what="the lease is out")
+        worker.wake()
+        assert worker.popen.wait(10) == 1
+    assert set(rig.kinds(*tokens)) <= {"started", "renewed"}
+
+
+def test_a_freeze_longer_than_the_session_and_shorter_than_the_lease_costs_only_the_partitions(
+    rig: Rig, tmp_path: Path
+) -> None:
+    with WorkerProcess(rig.settings, tmp_path, lease_s=20) as worker:
+        [token] = rig.dispatch("g", "sleep", b"9")
+        rig.wait_kind(token, ReportKind.STARTED)
+        worker.popen.send_signal(signal.SIGSTOP)
+        with WorkerProcess(rig.settings, tmp_path, "w2"):
+            assert rig.end(rig.dispatch("h", "echo")[0]).kind is ReportKind.SUCCEEDED
+            worker.wake()
+            assert rig.end(token, 30).kind is ReportKind.SUCCEEDED
+    assert rig.kinds(token).count("started") == 1
+    assert {c.worker for c in rig.completions for r in c.reports if r.token == token} == {"w1"}
 
 
 def test_what_has_not_ended_when_the_lease_is_out_ends_with_the_process(
