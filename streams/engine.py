@@ -10,7 +10,7 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeGuard, TypeVar
 
 import msgspec
 
@@ -285,6 +285,8 @@ class Engine:
         detail = "processing it failed twice; the log of the scheduler has the traceback"
         self._dead_letter_input(partition, record, Reason.INTERNAL_ERROR, detail)
         entry = partition.entries.get(record.key or b"")
+        if entry is None and record.topic == "tasks" and is_group(record.key):
+            entry = partition.entries[record.key] = Entry(record.key)
         if entry is not None:
             self.ready.discard(partition.number, entry.key)
             entry.group = msgspec.structs.replace(entry.group, blocked=Reason.INTERNAL_ERROR)
@@ -591,6 +593,13 @@ def needs_row(group: Group) -> bool:
     if group.blocked is not None:
         return True
     return head is not None and not (head.phase is Phase.READY and head.token == 0)
+
+
+def is_group(key: bytes | None) -> TypeGuard[bytes]:
+    try:
+        return bool(key and key.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def shown(key: bytes | None) -> bytes | None:

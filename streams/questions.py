@@ -60,7 +60,7 @@ def summary(entry: Entry) -> dict[str, Any]:
         "task_id": entry.task.task_id if entry.task else None,
         "type": entry.task.type if entry.task else None,
         "attempt": head.attempt if head else None,
-        "worker": head.worker or None if head else None,
+        "worker": head.worker if head and head.phase is Phase.RUNNING else None,
         "blocked": entry.group.blocked,
     }
 
@@ -142,7 +142,7 @@ def _why_ready(engine: Engine, entry: Entry, behind: str) -> dict[str, Any]:
 
 def _limit(request: web.Request) -> int:
     asked = request.query.get("limit", "")
-    return min(int(asked), LIST_MAX) if asked.isdigit() else 100
+    return min(int(asked[:9]), LIST_MAX) if asked.isascii() and asked.isdigit() else 100
 
 
 def _find(engine: Engine, group: str) -> Entry | None:

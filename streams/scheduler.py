@@ -74,7 +74,7 @@ class Scheduler:
         self._background: set[asyncio.Future[Any]] = set()
         self._step = asyncio.Lock()
         self._names: dict[str, TopicName] = {settings.topic(t): t for t in INPUTS}
-        self._suspect: tuple[TopicName, int, int] | None = None
+        self._suspects: set[tuple[TopicName, int, int]] = set()  # records whose processing raised once
         self._group: GroupMetadata = None
         self._stop = asyncio.Event()
         self._fatal: BaseException | None = None
@@ -222,7 +222,7 @@ class Scheduler:
             return
         try:
             await self._commit(stamps, self._positions({p.number: p for p in owned}), self._group)
-            await self._in_thread("loading", self.store.keep, owned)
+            await self._in_thread("loading", self.store.keep, owned, self.boot_id)
         except (TransactionFailed, ck.KafkaException) as error:
             log.warning("release failed, the next owner will fence us", error=str(error))
         log.info("released", partitions=sorted(numbers))
@@ -323,9 +323,9 @@ class Scheduler:
     def _note_suspect(self, error: RecordFailed) -> None:
         """The first time it may be chance; a record that fails again is set aside."""
         log.error("record failed", place=error.place, exc_info=error.__cause__)
-        if error.place == self._suspect:
+        if error.place in self._suspects:
             self.engine.quarantined.add(error.place)
-        self._suspect = error.place
+        self._suspects.add(error.place)
 
     # -- look-ups
 

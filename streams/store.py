@@ -24,6 +24,7 @@ log = structlog.get_logger("store")
 _READ_S = 0.1
 _READ_RECORDS = 10_000
 _KEEP_S_MAX = 0.5
+_RELEASE_RECORDS = 2  # the stamp and the marker of its transaction
 _OPEN_S_MAX = 2 * limits.TRANSACTION_TIMEOUT_MS / 1000  # longer, and Kafka has not ended it by itself
 Rows = dict[bytes, bytes]
 
@@ -71,8 +72,8 @@ class Store:
         self._check_inputs(loaded)
         return loaded
 
-    def keep(self, partitions: Iterable[Partition]) -> None:
-        """Remember partitions that were released cleanly just now: their log ends with our release.
+    def keep(self, partitions: Iterable[Partition], boot_id: str) -> None:
+        """Remember partitions that were released cleanly just now, if their log ends with our release.
 
         Its commit marker is written a little after the commit was answered; until then the stable end lags behind.
         """
@@ -81,12 +82,21 @@ class Store:
         while (ends := self._changelog_ends(kept)) != self._changelog_ends(kept, committed=True):
             if time.monotonic() > deadline_s:
                 return  # then they are loaded again, should they come back
-        self._kept |= {number: (partition, ends[number]) for number, partition in kept.items()}
+        starts = {n: max(0, end - _RELEASE_RECORDS) for n, end in ends.items()}
+        with _Reader(self._settings, self._changelog, starts, self.interrupted, self._on_progress) as reader:
+            reader.read_to_end()
+        for number, partition in kept.items():
+            value = reader.tables[number].get(rows.PARTITION_KEY)
+            row = rows.decode_partition(value) if value else None
+            # If we were held up for longer than a session, somebody else may have written meanwhile.
+            if row and row.released and row.boot_id == boot_id and reader.offsets[number] == ends[number]:
+                self._kept[number] = partition, ends[number]
 
     def _read(self, numbers: list[int]) -> dict[int, Rows]:
         fenced: set[str] = set()
         began_s = time.monotonic()
-        with _Reader(self._settings, self._changelog, numbers, self.interrupted, self._on_progress) as reader:
+        starts = dict.fromkeys(numbers, 0)
+        with _Reader(self._settings, self._changelog, starts, self.interrupted, self._on_progress) as reader:
             while True:
                 reader.read_to_end()
                 owners = {o for table in reader.tables.values() if (o := _unclean_owner(table))}
@@ -140,7 +150,7 @@ class _Reader:
     """Reads changelog partitions, committed records only, into tables; may be asked to read on."""
 
     def __init__(
-        self, settings: Settings, topic: str, numbers: list[int], interrupted: threading.Event,
+        self, settings: Settings, topic: str, starts: dict[int, int], interrupted: threading.Event,
         on_progress: Callable[[int], None],
     ) -> None:  # fmt: skip
         conf: dict[str, Any] = settings.kafka(**{
@@ -150,8 +160,8 @@ class _Reader:
         })  # fmt: skip
         self._consumer = ck.Consumer(conf, logger=kafka_logger())
         self._topic, self._interrupted, self._on_progress = topic, interrupted, on_progress
-        self.tables: dict[int, Rows] = {n: {} for n in numbers}
-        self.offsets = dict.fromkeys(numbers, 0)
+        self.tables: dict[int, Rows] = {n: {} for n in starts}
+        self.offsets = dict(starts)
         self._count = 0
 
     def __enter__(self) -> "_Reader":

@@ -14,7 +14,7 @@ def test_an_open_transaction_holds_up_only_its_partition_and_is_named(system: Sy
     stranger = ck.Producer(system.settings.kafka(**{"transactional.id": f"{system.settings.app}-stranger"}))
     stranger.init_transactions(10)
     stranger.begin_transaction()
-    for number in range(10):
+    for _ in range(10):
         stranger.produce(system.settings.topic("tasks"), b'{"type":"echo","id":"never"}', held, 0)
     stranger.flush()
     system.publish(held, "echo", id="behind")

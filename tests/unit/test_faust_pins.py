@@ -1,5 +1,5 @@
-"""Our driver stands in for a piece of Faust.  When Faust changes beneath it, one of these fails: read what changed, check
-`streams/transport.py` and `streams/app.py` against it, then write down the new digest.
+"""Our driver stands in for a piece of Faust.  When Faust changes beneath it, one of these fails: read what changed,
+check `streams/transport.py` and `streams/app.py` against it, then write down the new digest.
 """
 
 import hashlib
