@@ -24,6 +24,11 @@ class App(faust.App):  # type: ignore[misc]
 
     _new_producer_transport = _new_transport
 
+    async def crash(self, reason: BaseException) -> None:
+        """Faust would stop working and leave the process standing there."""
+        self.scheduler.fail(reason)
+        await super().crash(reason)
+
     def _create_directories(self) -> None:
         pass  # nothing of ours lives in Faust's data folder
 

@@ -83,7 +83,7 @@ class Store:
             if time.monotonic() > deadline_s:
                 return  # then they are loaded again, should they come back
         starts = {n: max(0, end - _RELEASE_RECORDS) for n, end in ends.items()}
-        with _Reader(self._settings, self._changelog, starts, self.interrupted, self._on_progress) as reader:
+        with _Reader(self._settings, self._changelog, starts, threading.Event(), self._on_progress) as reader:
             reader.read_to_end()
         for number, partition in kept.items():
             value = reader.tables[number].get(rows.PARTITION_KEY)
