@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import confluent_kafka as ck
 import structlog
 
+from streams.clock import new_id
 from streams.protocol import Dispatch, Reason
 
 log = structlog.get_logger("worker")
@@ -209,18 +210,22 @@ def positions(consumer: ck.Consumer, topic: str, partitions: Set[int]) -> dict[i
 
     A position that no claim has written proves nothing: offsets expire and can be reset, and what stands there may have
     run long ago.  Such dispatches are claimed and given back.  For schedulers most of these reports are stale; what is
-    current they dispatch anew.
+    current they dispatch anew.  Where nothing stands there, that is written down for whoever owns the partition next.
     """
     found: dict[int, Position] = {}
+    empty: list[ck.TopicPartition] = []
     for answer in consumer.committed([ck.TopicPartition(topic, p) for p in partitions], timeout=_READ_BACK_S_MAX):
         if answer.error is not None:
             raise ck.KafkaException(answer.error)
-        first, end = consumer.get_watermark_offsets(
-            ck.TopicPartition(topic, answer.partition), timeout=_READ_BACK_S_MAX
-        )
-        if answer.offset > end or not _CLAIM_ID.fullmatch(answer.metadata or ""):
-            next_offset = answer.offset if 0 <= answer.offset <= end else first
-            found[answer.partition] = Position(next_offset, end)
-        else:
-            found[answer.partition] = Position(answer.offset, 0)
+        place = ck.TopicPartition(topic, answer.partition)
+        first, end = consumer.get_watermark_offsets(place, timeout=_READ_BACK_S_MAX)
+        proven = answer.offset <= end and _CLAIM_ID.fullmatch(answer.metadata or "")
+        next_offset = answer.offset if 0 <= answer.offset <= end else first
+        found[answer.partition] = Position(next_offset, 0 if proven else end)
+        if not proven and next_offset == end:
+            empty.append(ck.TopicPartition(topic, answer.partition, end, new_id()))
+    if empty:
+        for answer in consumer.commit(offsets=empty, asynchronous=False):
+            if answer.error is not None:
+                raise ck.KafkaException(answer.error)
     return found

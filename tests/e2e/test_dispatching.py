@@ -46,6 +46,9 @@ class Claimant:
 
     def join(self) -> None:
         until(lambda: self._consumer.poll(0.1) or self.owned, what="partitions are assigned")
+        topic = self._settings.topic("dispatches")  # as workers do where nothing stands before them
+        places = [ck.TopicPartition(topic, partition, 0, new_id()) for partition in self.owned]
+        self._consumer.commit(offsets=places, asynchronous=False)
 
     def claim(self, message: ck.Message) -> None:
         place = ck.TopicPartition(message.topic(), message.partition(), message.offset() + 1, new_id())

@@ -240,3 +240,19 @@ def test_after_a_reset_of_the_workers_offsets_nothing_runs_again(rig: Rig, reset
     after = rig.dispatch("after")[0]
     assert rig.end(after).kind is ReportKind.SUCCEEDED
     assert ran == [after]
+
+
+def test_where_nothing_has_been_claimed_that_is_written_down_before_the_first_dispatch(rig: Rig) -> None:
+    """So that the next owner knows that what it finds there has never run."""
+    admin = AdminClient(rig.settings.kafka())
+    for future in admin.delete_consumer_groups([rig.settings.worker_group]).values():
+        future.result(10)
+    handlers, ran = registry()
+    running = rig.worker(handlers)
+    until(lambda: running.worker._is_ready()[0], what="it is ready")
+    for partition in range(rig.settings.dispatch_partitions):
+        offset, claim_id = rig.claimed(partition)
+        assert (offset, len(claim_id or "")) == (0, 32)
+    [token] = rig.dispatch("g")
+    rig.end(token)
+    assert ran == [token]
