@@ -13,8 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from streams.admin import DEADLINE_S, Admin, TopicFacts, TopicsError, silent_logger, unreachable
+from streams.engine import ORIGIN_HEADER
 from streams.murmur2 import home_partition
 from streams.protocol import PROTOCOL, encode
+from streams.rows import Headers
 from streams.settings import Settings, TopicName
 from streams.tail import read_to_end
 from streams.topic_plan import TopicPlan, min_insync, plan_topics
@@ -201,18 +203,24 @@ def _shape_problems(found: _Found) -> Iterator[Problem]:
 
 
 def _placement_problems(found: _Found) -> Iterator[Problem]:
-    """Whether the newest tasks lie where murmur2 puts their groups."""
+    """Whether the newest tasks were put where murmur2 puts their groups; a forwarded one was not."""
     if "tasks" not in found.facts:
         return
     topic, count = found.plans["tasks"].topic, found.facts["tasks"].partitions
     ends = found.admin.offsets((topic, partition) for partition in range(count))
     starts = {partition: max(0, end - SAMPLED_TASKS) for (_, partition), end in ends.items() if end}
-    keyed = [(key, m.partition()) for m in read_to_end(found.settings, topic, starts) if (key := m.key())]
-    if strays := sum(home_partition(key, count) != partition for key, partition in keyed):
+    keyed = [m for m in read_to_end(found.settings, topic, starts) if m.key()]
+    if strays := sum(_is_stray(m, count) for m in keyed):
         yield Problem(topic, (
-            f"{strays} of the newest {len(keyed)} tasks in `{topic}` lie outside of their groups' partitions and have "
-            "to be forwarded: set the producer's partitioner to murmur2 (librdkafka: partitioner=murmur2_random)"
+            f"{strays} of the newest {len(keyed)} tasks in `{topic}` lie outside of their groups' partitions or had to "
+            "be forwarded: set the producer's partitioner to murmur2 (librdkafka: partitioner=murmur2_random)"
         ), False)  # fmt: skip
+
+
+def _is_stray(message: ck.Message, partitions: int) -> bool:
+    headers: Headers = message.headers() or []  # type: ignore[assignment]
+    was_forwarded = bool(headers) and headers[-1][0] == ORIGIN_HEADER
+    return was_forwarded or home_partition(message.key() or b"", partitions) != message.partition()
 
 
 _decode_record = msgspec.json.Decoder(TopicsRecord).decode
