@@ -1,5 +1,6 @@
 """Publishing many tasks in order, as fast as the broker takes them, and knowing what arrived when it does not."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, NamedTuple
@@ -73,7 +74,10 @@ class Bulk:
             self._drain(producer)
         finally:
             producer.purge()
-            producer.flush(0)
+            with contextlib.suppress(
+                ck.KafkaException
+            ):  # what was in flight is lost on purpose, and that is fatal to it
+                producer.flush(0)
         return BulkSummary(self._acknowledged, self._value_bytes, (now().mono_ms - begun_ms) / 1000)
 
     def stop(self) -> None:
