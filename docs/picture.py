@@ -1,29 +1,30 @@
-"""Runs the demo and draws its closing report, for the README: `python docs/picture.py [ROWS]`."""
+"""Draws the README's picture from what a demo printed: `make demo | tee demo.log; python docs/picture.py demo.log`."""
 
+import io
+import re
 import sys
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from pstp.demo.run import main
-
 TARGET = Path(__file__).parent / "demo.svg"
+FONT_FACES = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # rich names a font on the net; the reader's own will do
 
 
-def draw(rows: int | None) -> int:
-    """The demo's exit code; the picture shows what a terminal shows from the first kill on."""
-    console = Console(record=True, width=100, force_terminal=False)
-    with tempfile.TemporaryDirectory() as folder:
-        code = main(rows, Path(folder) / "demo", seed=1, console=console)
-    kept = [line for line in console.export_text(styles=True, clear=True).splitlines() if "published" not in line]
-    picture = Console(record=True, width=100, force_terminal=False, quiet=True)
-    for line in kept:
-        picture.print(Text.from_ansi(line))
-    picture.save_svg(str(TARGET), title="make demo")
-    return code
+def draw(log: Path) -> None:
+    """Everything but the progress lines and what `make` and the shell said."""
+    console = Console(record=True, width=96, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    for line in log.read_text(encoding="utf-8").splitlines():
+        if "published " in line or line.startswith(("make", ".venv", "real", "user", "sys")):
+            continue
+        text = Text.from_ansi(line)
+        text.highlight_regex(r"✓", "bold green")
+        text.highlight_regex(r"kill -9 \S+", "bold red")
+        console.print(text, no_wrap=True)
+    console.save_svg(str(TARGET), title="make demo")
+    TARGET.write_text(FONT_FACES.sub("", TARGET.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(draw(int(sys.argv[1]) if len(sys.argv) > 1 else None))
+    draw(Path(sys.argv[1]))

@@ -27,9 +27,9 @@ FAILED: Final = 1
 INTERRUPTED: Final = 130
 
 
-def main(rows: int | None, data_dir: Path, seed: int, console: Console | None = None) -> int:
+def main(rows: int | None, data_dir: Path, seed: int) -> int:
     """Run the demo; 0 if everything holds, 1 if not, 130 after Ctrl-C.  Raises `UserError`."""
-    console = console or Console()
+    console = Console()
     try:
         with _sigterm_as_interrupt(), demo_folder(data_dir) as folder:
             return _run(console, rows, folder, seed)
