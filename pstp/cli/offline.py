@@ -116,6 +116,14 @@ def demo(
     raise typer.Exit(run_demo(rows=rows, data_dir=data_dir, seed=seed))
 
 
-def version() -> None:
-    """Print the versions of PSTP and of the Kafka client."""
+def version(as_json: AsJson = False) -> None:
+    """Print the versions of PSTP and of the Kafka client.
+
+    Example: `pstp version --json`
+    """
+    if as_json:
+        print_json(
+            {"pstp": package_version("pstp"), "confluent_kafka": ck.__version__, "librdkafka": ck.libversion()[0]}
+        )
+        return
     console.print(f"pstp {package_version('pstp')}, confluent-kafka {ck.__version__} (librdkafka {ck.libversion()[0]})")
