@@ -3,9 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .pstp
 ROWS ?=
+SEEDS ?= 200
 TESTS ?= tests
 
-.PHONY: demo test test-all check lock clean venv
+.PHONY: demo sim test test-all check lock clean venv
 
 venv: $(VENV)/.installed
 
@@ -24,6 +25,9 @@ test: venv check ## everything but the long forms
 
 test-all: venv check ## everything
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+sim: venv ## simulated worlds with faults: make sim SEEDS=200
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
 
 check: venv ## style, types, import rules
 	$(BIN)/ruff check .

@@ -1,0 +1,147 @@
+"""After the last fault: everything must move within the promised time (G6), end (G3), and leave nothing behind."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pstp.verify.history import History
+from pstp.verify.shared import Options
+from streams import rows
+from streams.partition import INPUTS
+from streams.protocol import TaskState
+from tests.sim import memory
+from tests.sim.loop import MS, S, Violation
+from tests.sim.scheduler import SchedulerLife
+from tests.sim.worker import WorkerLife
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+LOOK_US = 500 * MS
+PROGRESS_US = 30 * S
+QUIET_US = 3 * S
+
+
+def drain(world: "World") -> None:
+    """Run on until every task has its end, holding G6 against it all the time."""
+    healed_us = world.loop.now_us
+    bound_us = healed_us + PROGRESS_US + _work_us(world)
+    free_since_us: dict[str, int] = {}
+    while not _is_done(world):
+        world.loop.run(world.loop.now_us + LOOK_US)
+        free = _free_types(world)
+        free_since_us = {t: free_since_us.get(t, world.loop.now_us) for t in free}
+        _check_progress(world, healed_us, free_since_us)
+        if world.loop.now_us > bound_us:
+            left = [t.plan.number for t in world.truth.tasks.values() if t.expected and not t.terminals]
+            raise Violation("G6", f"tasks {left} have no end {(bound_us - healed_us) // S} s after the last fault")
+    settled_us = max(world.loop.now_us, healed_us) + PROGRESS_US
+    while _owned(world) != list(range(world.scenario.partitions)) and world.loop.now_us < settled_us:
+        world.loop.run(world.loop.now_us + LOOK_US)
+    world.loop.run(world.loop.now_us + QUIET_US)  # whatever is still on its way must change nothing
+
+
+def _owned(world: "World") -> list[int]:
+    """Partitions that some scheduler reads, sorted."""
+    lives = [life for life in world.lives.values() if isinstance(life, SchedulerLife) and life.process.alive]
+    return sorted(n for life in lives if life.pump.flowing for n in life.engine.partitions)
+
+
+def _work_us(world: "World") -> int:
+    """Generous: everything one after the other, each execution with a long wait."""
+    total_ms = 0
+    for task in world.truth.tasks.values():
+        if not task.terminals:
+            total_ms += sum(b.ms + 2_000 + (20_000 if b.kind == "die" else 3_000) for b in task.plan.behaviours) + 5_000
+    return total_ms * MS
+
+
+def _is_done(world: "World") -> bool:
+    return all(t.terminals or not t.expected for t in world.truth.tasks.values())
+
+
+def _check_progress(world: "World", healed_us: int, free_since_us: dict[str, int]) -> None:
+    """A group that could go on must do so: its head waits, and a slot for its type is free, for all that time."""
+    since_us = world.loop.now_us - PROGRESS_US
+    if healed_us > since_us:
+        return
+    for tale in world.truth.tales.values():
+        head = tale.head()
+        if head is None or tale.phase is TaskState.RUNNING or tale.moved_us > since_us:
+            continue
+        if free_since_us.get(head.plan.type, world.loop.now_us) <= since_us:
+            raise Violation("G6", f"task {head.plan.number} is {tale.phase} for 30 s though a slot is free", tale.name)
+
+
+def _free_types(world: "World") -> set[str]:
+    """Types for which a worker has had a free slot at this moment."""
+    free: set[str] = set()
+    for life in world.lives.values():
+        if isinstance(life, WorkerLife) and life.process.alive and life.poller.slots.free > 0 and life.poller.owned:
+            free |= set(life.plan.types)
+    return free
+
+
+def check(world: "World") -> None:
+    """Nothing is lost, nothing is left."""
+    truth = world.truth
+    for task in truth.tasks.values():
+        if task.terminals != task.expected:
+            raise Violation("G3", f"task {task.plan.number} has {task.terminals} ends", task.plan.group)
+    for tale in truth.tales.values():
+        if tale.owes is not None:
+            raise Violation("G8", "the state that a success carried was not applied", tale.name)
+    _check_left(world)
+    _check_lag(world)
+    _verify(world)
+
+
+def _check_left(world: "World") -> None:
+    truth = world.truth
+    states = {g.encode(): t.state for g, t in truth.tales.items() if t.state is not None}
+    for life in world.lives.values():
+        if not isinstance(life, SchedulerLife):
+            if life.process.alive and life.poller.slots.free != life.poller.slots.total:
+                raise Violation("G6", f"{life.process.name} has a slot that nobody uses any more")
+            continue
+        engine = life.scheduler.engine
+        if engine.unclaimed or engine.running or len(engine.ready) or len(engine.watch):
+            raise Violation("G7", f"{life.process.name} counts tasks that are over")
+        memory.check_rows(truth, engine)
+    if (owned := _owned(world)) != list(range(world.scenario.partitions)):
+        raise Violation("G6", f"partitions {owned} of {world.scenario.partitions} have an owner")
+    for number, table in truth.tables.items():
+        for key, value in table.items():
+            if key != rows.PARTITION_KEY and not (
+                key[:1] == b"S" and msgspec.json.decode(value) == states.get(key[1:])
+            ):
+                raise Violation("G7", f"row {key!r} of partition {number} is left behind")
+    left = {key[1:] for table in truth.tables.values() for key in table if key[:1] == b"S"}
+    if left != states.keys():
+        raise Violation("G8", f"states of {sorted(left ^ states.keys())} are not kept")
+
+
+def _check_lag(world: "World") -> None:
+    """Committed offsets say, to any tool, that everything was read."""
+    for number in range(world.scenario.partitions):
+        for topic in INPUTS:
+            end = len(world.broker.log(topic, number).records)
+            offset = world.broker.offsets.get((world.settings.scheduler_group, topic, number), (0, ""))[0]
+            if offset != end:
+                raise Violation("G7", f"{topic}-{number} ends at {end}, committed is {offset}")
+
+
+def _verify(world: "World") -> None:
+    """The checker that users have, on the same history."""
+    history = History(Options(partitions=world.scenario.partitions))
+    for (topic, number), log in world.broker.logs.items():
+        if topic == "task-events":
+            for message in log.read(0, len(log.records), committed=True)[0]:
+                history.record(number, message.offset(), message.value())
+    tasks = [
+        place for place, task in world.truth.tasks.items() if task.expected
+    ]  # fmt: skip
+    history.close()
+    history.shared.compare_with_tasks(tasks, {})
+    for found in history.shared.violations:
+        raise Violation("verify", f"{found.guarantee} {found.kind}: {found.text}", found.group)

@@ -1,0 +1,211 @@
+"""Bugs to plant: each must be found, or the simulator is too weak.  See `planted.py` and docs/planted-bugs.md."""
+
+from typing import NamedTuple
+
+
+class Edit(NamedTuple):
+    """`old` must occur exactly once in the file."""
+
+    path: str
+    old: str
+    new: str
+
+
+class Mutation(NamedTuple):
+    name: str
+    words: str  # what is wrong, for the table
+    edits: tuple[Edit, ...]
+
+
+GROUP, ENGINE, WATCH, READY = "streams/group.py", "streams/engine.py", "streams/watch.py", "streams/ready.py"
+PARTITION, STORE, TRANSACTION = "streams/partition.py", "streams/store.py", "streams/transaction.py"
+SCHEDULER, CLAIMS, CLAIMING = "streams/scheduler.py", "consumers/claims.py", "consumers/claiming.py"
+RUNS, LEASES, EXECUTION, WORKER = (
+    "consumers/runs.py",
+    "consumers/leases.py",
+    "consumers/execution.py",
+    "consumers/worker.py",
+)
+
+MUTATIONS = (
+    # -- tokens and claims
+    Mutation("token_of_a_start", "a start under an old token counts", (
+        Edit(GROUP, """        return Ignored.STALE_TOKEN
+    if report.kind is ReportKind.STARTED:""", """        pass
+    if report.kind is ReportKind.STARTED:"""),
+    )),
+    Mutation("token_of_an_outcome", "an outcome under an old token or claim counts", (
+        Edit(GROUP, """        return Ignored.STALE_TOKEN
+    if event.claim_id != head.claim_id:
+        return Ignored.OTHER_CLAIM""", """        pass"""),
+    )),
+    Mutation("claim_not_checked", "a report under another claim of the same dispatch counts", (
+        Edit(GROUP, "    if event.claim_id != head.claim_id:\n        return Ignored.OTHER_CLAIM\n", ""),
+    )),
+    Mutation("claim_without_commit", "a dispatch is claimed without a commit", (
+        Edit(CLAIMS, """        answers = consumer.commit(offsets=wanted, asynchronous=False)""", """        answers = wanted"""),
+    )),
+    Mutation("claim_read_back_by_offset", "a refused claim counts if somebody has committed the same offset", (
+        Edit(CLAIMS, """        and answer.metadata == attempt.claim_id
+""", ""),
+    )),
+    Mutation("start_not_awaited", "the handler begins before its start is in the log", (
+        Edit(RUNS, """        self.runtime.reporter.send(self.claim, (self._started_report(),), acknowledged)
+""", """        self.runtime.reporter.send(self.claim, (self._started_report(),))
+        acknowledged(None)
+"""),
+    )),
+    Mutation("start_after_a_freeze", "the lease is not looked at before the handler begins", (
+        Edit(RUNS, "if error is not None or not self.lease.may_start(mono_ns()):", "if error is not None:"),
+        Edit(EXECUTION, "            if self.run.lease.may_start(mono_ns()):\n", "            if True:\n"),
+    )),
+    Mutation("reset_claims_run", "after a reset of the workers' offsets, what ran long ago runs again", (
+        Edit(CLAIMS, "Position(next_offset, 0 if proven else end)", "Position(next_offset, 0)"),
+    )),
+    # -- leases
+    Mutation("lease_not_enforced", "a handler goes on when its lease is out", (
+        Edit(LEASES, """            if lease.is_out(now_ns) and held in self._held:
+""", """            if False:
+"""),
+    )),
+    Mutation("lease_from_acknowledgement", "a worker counts its lease from when a renewal was acknowledged", (
+        Edit(RUNS, "            self.lease.extend(sent_ns)\n            if (execution", "            self.lease.extend(mono_ns())\n            if (execution"),
+        Edit(RUNS, "            self.lease.extend(sent_ns)\n            self.runtime.keeper", "            self.lease.extend(mono_ns())\n            self.runtime.keeper"),
+    )),
+    Mutation("no_renewals", "workers renew no lease", (
+        Edit(LEASES, "            held.renew(now_ns)\n", "            pass\n"),
+    )),
+    Mutation("renewal_not_heard", "schedulers do not hear renewals", (
+        Edit(GROUP, "            return group, (Lease(head.token),)\n        case ReportKind.PROGRESS", "            return group, ()\n        case ReportKind.PROGRESS"),
+    )),
+    Mutation("expired_before_reading", "a lease expires before the completions are read to their end", (
+        Edit(WATCH, "            if end_offset <= next_offset and self._items.get(out) == item:", "            if self._items.get(out) == item:"),
+        Edit(WATCH, "[w for w in waiting if w[0] > next_offset]", "[]"),
+    )),
+    Mutation("end_of_an_old_look", "an end that was looked up before the lease ran out counts", (
+        Edit(WATCH, "        if later := [w for w in waiting if w[1].serial > asked]:", "        if later := []:"),
+        Edit(WATCH, "(end_offset, *w) for w in waiting if w[1].serial <= asked)", "(end_offset, *w) for w in waiting)"),
+    )),
+    Mutation("renewal_during_the_look", "what was heard during the look-up does not save the lease", (
+        Edit(WATCH, "end_offset <= next_offset and self._items.get(out) == item:", "end_offset <= next_offset and out in self._items:"),
+    )),
+    Mutation("unclaimed_taken_for_lost", "a silent dispatch is taken for claimed without a look at the claims", (
+        Edit(WATCH, "            if token not in unclaimed_tokens:\n", "            if True:\n"),
+    )),
+    Mutation("look_of_an_old_dispatch", "a look at the claims counts for what was dispatched after it", (
+        Edit(WATCH, "item.stage is not Stage.DISPATCHED or item.token != token:", "item.stage is not Stage.DISPATCHED:"),
+    )),
+    Mutation("running_not_watched", "a new owner does not watch what runs", (
+        Edit(ENGINE, "                    self.watch.running(out, head.token, now.mono_ms)\n                case Phase.IDLE", "                case Phase.IDLE"),
+    )),
+    # -- the machine
+    Mutation("retry_at_the_tail", "a task that runs again later goes to the end of its group", (
+        Edit(ENGINE, "            case Wait():\n", """            case Wait(delay_ms=int()) if entry.parked:
+                entry.parked.append((effect.sequence, entry.row))
+                entry.group = Group(None, entry.group.parked + 1)
+                self._promote(partition, entry)
+            case Wait():
+"""),
+    )),
+    Mutation("lost_attempt_not_counted", "an attempt that a worker took with it is not counted", (
+        Edit(GROUP, "attempt=head.attempt + 1, why=Reason.WORKER_LOST)", "attempt=head.attempt, why=Reason.WORKER_LOST)"),
+    )),
+    Mutation("slot_not_freed", "a failed task keeps its slot", (
+        Edit(GROUP, "(Free(), emit, Wait(head.sequence, due_wall_ms, delay_ms))", "(emit, Wait(head.sequence, due_wall_ms, delay_ms))"),
+    )),
+    Mutation("next_not_promoted", "after a dead letter the next task is not promoted", (
+        Edit(ENGINE, """        entry.task, entry.row = None, b""
+        if entry.parked:""", """        entry.task, entry.row = None, b""
+        if entry.parked and self._out[-1].topic != "dead-letters" and self._out[-2].topic != "dead-letters" and self._out[-3].topic != "dead-letters":"""),
+    )),
+    Mutation("old_timer_counts", "the timer of an earlier wait fires for a later one", (
+        Edit(ENGINE, "entry.timer == timer and entry.group", "entry.group"),
+    )),
+    Mutation("ready_twice", "a group can stand in the ready set twice, and does", (
+        Edit(READY, '            raise ValueError("group is ready already")\n', "            pass\n"),
+        Edit(READY, "            self.discard(ready.partition, ready.key)\n", ""),
+        Edit(READY, "found is not None and found[0] == ready.number", "found is not None"),
+        Edit(GROUP, "    effects = before if group.blocked else (*before, MakeReady())", "    effects = before if group.blocked else (*before, MakeReady(), MakeReady())"),
+    )),
+    # -- group state
+    Mutation("state_of_a_failure", "the state that a failed attempt has set is applied", (
+        Edit(GROUP, "(Free(), emit, Wait(head.sequence, due_wall_ms, delay_ms))", "(Free(), emit, *((SetState(report),) if report.state_set else ()), Wait(head.sequence, due_wall_ms, delay_ms))"),
+        Edit(EXECUTION, "        return outcomes.raised(error)\n", "        import msgspec\n        new = self.task.new_state\n        return msgspec.structs.replace(outcomes.raised(error), state=new, state_set=new is not None)\n"),
+    )),
+    Mutation("state_twice", "the group state is applied twice", (
+        Edit(GROUP, "(Free(), emit, *state, Leave(head.sequence))", "(Free(), emit, *state, *state, Leave(head.sequence))"),
+    )),
+    Mutation("state_not_in_the_log", "the group state is kept in memory only", (
+        Edit(ENGINE, '        self._put("changelog", partition.number, rows.state_key(entry.key), entry.state)\n', ""),
+    )),
+    # -- rows
+    Mutation("head_row_not_written", "what the head does is kept in memory only", (
+        Edit(ENGINE, "            if needs_row(group):\n", "            if False:\n"),
+    )),
+    Mutation("task_row_dropped_early", "a task's row is deleted when it becomes the head", (
+        Edit(ENGINE, "        sequence, value = entry.parked.popleft()\n", '        sequence, value = entry.parked.popleft()\n        self._put("changelog", partition.number, rows.task_key(sequence, entry.key), None)\n'),
+    )),
+    Mutation("epoch_not_raised", "a new owner goes on with its predecessor's numbers", (
+        Edit(PARTITION, "        self.counter = ((self.counter >> limits.EPOCH_SHIFT) + 1) << limits.EPOCH_SHIFT\n", "        pass\n"),
+    )),
+    Mutation("watermarks_forgotten", "a new owner does not know what was taken in", (
+        Edit(PARTITION, "dict.fromkeys(INPUTS, 0) | (row.next_offsets if row else {})", "dict.fromkeys(INPUTS, 0)"),
+    )),
+    Mutation("forwarded_twice", "a task in the wrong partition is forwarded twice", (
+        Edit(ENGINE, '        self._out.append(Output("tasks", home, task.key, record.value, headers))\n', '        self._out += [Output("tasks", home, task.key, record.value, headers)] * 2\n'),
+    )),
+    # -- the scheduler's shell
+    Mutation("no_offsets", "transactions carry no offsets", (
+        Edit(TRANSACTION, "            self._producer.send_offsets_to_transaction(positions, group, COMMIT_S)\n", ""),
+    )),
+    Mutation("offsets_first", "offsets are committed before the outputs", (
+        Edit(TRANSACTION, "            self._write(self._producer, outputs)\n", """            self._producer.begin_transaction()
+            self._producer.send_offsets_to_transaction([ck.TopicPartition(self._topic(t), p, o) for (t, p), o in offsets.items()], group)
+            self._producer.commit_transaction()
+            self._write(self._producer, outputs)
+"""),
+    )),
+    Mutation("reads_uncommitted", "a new owner reads rows that were never committed", (
+        Edit(STORE, '"isolation.level": "read_committed"', '"isolation.level": "read_uncommitted"'),
+    )),
+    Mutation("not_to_the_stable_end", "a new owner does not wait for open transactions", (
+        Edit(STORE, "                if reader.offsets == ends and self._committed(numbers) == before:\n", "                if True:\n"),
+        Edit(STORE, "    return None if row.released else row.owner", "    return None"),
+    )),
+    Mutation("kept_memory_trusted", "memory of a released partition is used again though others have owned it", (
+        Edit(STORE, "if p in self._kept and self._kept[p][1] == ends[p]}", "if p in self._kept}"),
+    )),
+    Mutation("failed_commit_ignored", "after a failed transaction memory is not loaded afresh", (
+        Edit(SCHEDULER, """            self._note_suspect(error)
+            self._distrust()
+        except TransactionFailed:
+            self._distrust()
+""", """            self._note_suspect(error)
+            self._distrust()
+        except TransactionFailed:
+            pass
+"""),
+    )),
+    Mutation("stale_batch", "a batch from before a rebalance is processed", (
+        Edit(SCHEDULER, "if not batch.is_stale and self._trusted:", "if self._trusted:"),
+    )),
+    Mutation("ends_not_noted", "what lies behind the last record is not passed", (
+        Edit(ENGINE, "            if partition is not None and end > partition.read_up_to[topic]:", "            if False and partition is not None:"),
+    )),
+    # -- the worker's shell
+    Mutation("drain_forgets_a_claim", "a worker that drains says nothing of what it has claimed", (
+        Edit(RUNS, """            if self.runtime.draining:
+                self.give_back(Reason.RETURNED)
+                return
+""", """            if self.runtime.draining:
+                return
+"""),
+    )),
+    Mutation("drain_does_not_wait", "a worker leaves before its reports are in the log", (
+        Edit(WORKER, "unsaid = self._reporter.stop(_REPORT_S_MAX)", "unsaid = 0"),
+    )),
+    Mutation("revoked_still_claimed", "dispatches of a revoked partition are kept and claimed when it comes back", (
+        Edit(CLAIMING, "            self.ahead.forget(partition)\n", ""),
+        Edit(CLAIMS, "        while waiting and waiting[0].offset < offset:\n            waiting.popleft()\n", ""),
+    )),
+)  # fmt: skip

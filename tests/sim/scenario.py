@@ -1,0 +1,180 @@
+"""What happens in one world, drawn from its seed before it begins, so that parts of it can be left out."""
+
+import random
+from typing import NamedTuple
+
+from tests.sim.loop import MS, S
+
+TYPES = ("a", "b")
+
+
+class Behaviour(NamedTuple):
+    """One execution of a handler.  `state`: what it sets the group state to; 0 clears it, None leaves it alone."""
+
+    kind: str  # ok, fail, retry, snooze, reject, die, hang
+    ms: int
+    state: int | None = None
+    after_s: float = 0.0
+    stubborn: bool = False
+    progress: bool = False
+
+
+class TaskPlan(NamedTuple):
+    """One record that somebody publishes to `tasks`.  After its behaviours are used up, executions succeed at once."""
+
+    number: int
+    at_us: int
+    group: str
+    type: str
+    behaviours: tuple[Behaviour, ...]
+    elsewhere: int | None = None  # published to this partition rather than to its home
+    rubbish: bool = False
+    not_before_ms: int | None = None  # from its publication
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+    stranger: str = ""  # published in a stranger's transaction that is later committed or aborted
+    stranger_ms: int = 0
+
+
+class FaultPlan(NamedTuple):
+    """`where` and `countdown`: at which step of the target, for those kinds that wait for one."""
+
+    at_us: int
+    kind: str
+    target: str
+    where: str
+    countdown: int
+    duration_us: int
+
+
+class WorkerPlan(NamedTuple):
+    name: str
+    slots: int
+    types: tuple[str, ...]
+
+
+class Scenario(NamedTuple):
+    seed: int
+    partitions: int
+    dispatch_partitions: int
+    lease_s: float
+    drain_s: float
+    schedulers: tuple[str, ...]
+    workers: tuple[WorkerPlan, ...]
+    tasks: tuple[TaskPlan, ...]
+    faults: tuple[FaultPlan, ...]
+
+    @property
+    def heal_us(self) -> int:
+        """When the last fault is over."""
+        return max((f.at_us + f.duration_us for f in self.faults), default=0) + 2 * S
+
+
+# Steps at which a process is hit more often than by chance.
+STEPS = {
+    "s": ("begin", "produce", "flush", "offsets", "commit", "committed", "list offsets", "list topics", "init_transactions"),
+    "w": ("claim", "commit claim", "claimed", "committed", "started", "running", "ended", "watermarks",
+          "send started", "send renewed", "send succeeded", "send failed", "send returned"),
+}  # fmt: skip
+# kind -> (weight, whom it hits, how long it lasts at least and at most, in ms)
+FAULTS: dict[str, tuple[int, str, int, int]] = {
+    "kill": (9, "any", 50, 9_000),
+    "freeze": (9, "any", 200, 16_000),
+    "drain": (5, "any", 50, 5_000),
+    "cut": (4, "any", 500, 15_000),
+    "lose_answer": (5, "any", 0, 1),
+    "lose_request": (4, "any", 0, 1),
+    "lag": (4, "scheduler", 3_000, 20_000),
+    "wall_jump": (3, "any", 0, 1),
+    "fence": (2, "scheduler", 0, 1),
+    "replace": (2, "any", 9_000, 20_000),
+    "outage": (1, "broker", 300, 14_000),
+    "reset_offsets": (1, "schedulers", 0, 1),
+    "reset_claims": (1, "workers", 0, 1),
+}
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of this seed: about half a minute of tasks and faults.
+
+    There are at least as many dispatch partitions as workers, as the settings demand.
+    """
+    rng = random.Random(f"scenario {seed}")
+    schedulers = tuple(f"s{i + 1}" for i in range(rng.choice([1, 2, 2, 2, 3])))
+    workers = tuple(_worker(rng, i) for i in range(rng.choice([1, 2, 2, 3, 3])))
+    partitions = rng.choice([1, 2, 3, 4])
+    until_us = rng.choice([12, 20, 30]) * S
+    groups = [f"g{i}" for i in range(rng.choice([2, 4, 6, 10]))]
+    tasks = sorted(
+        (_task(rng, groups, partitions, until_us) for _ in range(rng.choice([15, 40, 80]))), key=lambda t: t.at_us
+    )
+    names = [*schedulers, *(w.name for w in workers)]
+    faults = _faults(rng, names, until_us) if rng.random() < 0.95 else ()
+    return Scenario(
+        seed, partitions, len(workers) + rng.choice([0, 0, 1, 2]), rng.choice([10.0, 10.0, 10.0, 4.0]), rng.choice([1.0, 4.0, 10.0]),
+        schedulers, workers, tuple(t._replace(number=n) for n, t in enumerate(tasks)), faults,
+    )  # fmt: skip
+
+
+def _worker(rng: random.Random, i: int) -> WorkerPlan:
+    types = TYPES if i == 0 or rng.random() < 0.7 else (rng.choice(TYPES),)
+    return WorkerPlan(f"w{i + 1}", rng.choice([1, 1, 2, 4]), types)
+
+
+def _task(rng: random.Random, groups: list[str], partitions: int, until_us: int) -> TaskPlan:
+    plan = TaskPlan(
+        0, rng.randrange(until_us), rng.choice(groups[: rng.choice([1, 2, len(groups)])]),
+        TYPES[0] if rng.random() < 0.8 else TYPES[1], _behaviours(rng),
+    )  # fmt: skip
+    roll = rng.random()
+    if roll < 0.12:
+        plan = plan._replace(elsewhere=rng.randrange(partitions))
+    elif roll < 0.15:
+        plan = plan._replace(rubbish=True)
+    elif roll < 0.20:
+        plan = plan._replace(not_before_ms=rng.choice([-5_000, 100, 4_000]))
+    elif roll < 0.26:
+        plan = plan._replace(max_attempts=rng.choice([1, 2]))
+    elif roll < 0.30:
+        outcome = rng.choice(["commit", "abort"])
+        plan = plan._replace(stranger=outcome, stranger_ms=rng.choice([1, 50, 3_000]))
+    if any(b.kind == "hang" for b in plan.behaviours) or rng.random() < 0.05:
+        plan = plan._replace(timeout_s=rng.choice([0.5, 2.0]))
+    return plan
+
+
+def _behaviours(rng: random.Random) -> tuple[Behaviour, ...]:
+    """Mostly one quick success; else some failures first."""
+    script = [_behaviour(rng, rng.choice(["fail", "retry", "snooze", "hang", "die", "fail", "snooze"]))
+              for _ in range(rng.choice([0] * 12 + [1, 1, 1, 2, 3]))]  # fmt: skip
+    return (*script, _behaviour(rng, "reject" if rng.random() < 0.04 else "ok"))
+
+
+def _behaviour(rng: random.Random, kind: str) -> Behaviour:
+    ms = rng.choice([0, 1, 5, 20, 20, 100, 100, 500, 2_000, rng.choice([50, 50, 6_000, 14_000])])
+    state = None if rng.random() < 0.4 else (0 if rng.random() < 0.1 else rng.randrange(1, 1_000_000))
+    return Behaviour(
+        kind, ms, state, rng.choice([0.05, 0.3, 1.0]), stubborn=rng.random() < 0.2, progress=rng.random() < 0.05
+    )
+
+
+def _faults(rng: random.Random, names: list[str], until_us: int) -> tuple[FaultPlan, ...]:
+    """Some worlds see many kinds of faults, some only one or two again and again, some see calm ones."""
+    kinds = list(FAULTS)
+    if rng.random() < 0.5:
+        kinds = rng.sample(kinds, rng.choice([1, 2, 3]))
+    weights = [FAULTS[k][0] for k in kinds]
+    count = rng.choice([2, 5, 10, 16])
+    plans = [_fault(rng, k, names, until_us) for k in rng.choices(kinds, weights, k=count)]
+    return tuple(sorted(plans))
+
+
+def _fault(rng: random.Random, kind: str, names: list[str], until_us: int) -> FaultPlan:
+    _, whom, shortest_ms, longest_ms = FAULTS[kind]
+    targets = [n for n in names if whom != "scheduler" or n.startswith("s")] if whom in ("any", "scheduler") else [whom]
+    # Short ones more often than long ones.
+    duration_ms = int(shortest_ms + (longest_ms - shortest_ms) * rng.random() ** 2)
+    target = rng.choice(targets)
+    where = rng.choice(STEPS[target[0]]) if target in names and rng.random() < 0.6 else ""
+    countdown = rng.choice([0, 0, 0, 1, 2, 4]) if where else rng.choice([0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 25])
+    return FaultPlan(rng.randrange(until_us), kind, target, where, countdown, duration_ms * MS)

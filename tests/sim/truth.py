@@ -1,0 +1,426 @@
+"""What really happened, as nobody in the system can know it: which handler ran when, in which process, on what.
+
+`Truth` is the independent model against which G1 to G8 are held.  It sees handlers begin and end, records enter the
+logs and transactions commit, and knows nothing of how the engine decides.  Each check is made at the step at which it
+could first fail, with what was committed by then.
+"""
+
+from typing import Any
+
+import msgspec
+
+from consumers.execution import Execution
+from consumers.leases import Stop
+from consumers.outcomes import Outcome
+from streams.engine import ORIGIN_HEADER
+from streams.murmur2 import home_partition
+from streams.protocol import (
+    TERMINAL,
+    Event,
+    EventKind,
+    Reason,
+    Report,
+    ReportKind,
+    TaskState,
+    decode_dispatch,
+    decode_events,
+)
+from tests.sim.broker import Broker, Message, Txn
+from tests.sim.loop import MS, Loop, Process, S, Violation
+from tests.sim.scenario import Behaviour, Scenario, TaskPlan
+
+WORKER_GROUP = "pstp-workers"
+MAX_ATTEMPTS = 5
+CLOCKS_US = 350 * MS  # by so much the clocks of two hosts differ
+STATE = TaskState
+NEVER_RAN = {Reason.RETURNED, Reason.TAKEN_BACK, Reason.NO_HANDLER, Reason.LOST_BEFORE_START}
+CAME_BACK = {
+    Reason.FAILED: ReportKind.FAILED, Reason.TIMEOUT: ReportKind.FAILED,
+    Reason.SNOOZED: ReportKind.SNOOZED, Reason.ABANDONED: ReportKind.ABANDONED,
+}  # fmt: skip
+
+
+class Run:
+    """One execution."""
+
+    __slots__ = (
+        "began_us",
+        "behaviour",
+        "ended_us",
+        "execution",
+        "kind",
+        "new_state",
+        "process",
+        "stop",
+        "task",
+        "token",
+    )
+
+    def __init__(self, task: "Task", process: Process, execution: Execution, behaviour: Behaviour, now_us: int) -> None:
+        self.task, self.process, self.execution, self.behaviour = task, process, execution, behaviour
+        self.token = execution.wire.token
+        self.began_us, self.ended_us = now_us, -1
+        self.kind: ReportKind | None = None
+        self.stop: Stop | None = None
+        self.new_state: Any = None
+
+    @property
+    def is_live(self) -> bool:
+        return self.ended_us < 0 and self.process.alive
+
+
+class Task:
+    """A record of `tasks`, under the place where its publisher put it."""
+
+    __slots__ = ("expected", "message", "plan", "published_us", "runs", "sequence", "terminals")
+
+    def __init__(self, plan: TaskPlan, message: Message, now_us: int) -> None:
+        self.plan, self.message, self.published_us = plan, message, now_us
+        self.expected = False  # its publication was acknowledged
+        self.sequence = -1
+        self.terminals = 0
+        self.runs: list[Run] = []
+
+
+class Tale:
+    """A group: its tasks in the order of its partition, and how far they have come by what is committed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.order: list[Task] = []
+        self.accepted = 0
+        self.done = 0
+        self.phase = STATE.PARKED  # of the head
+        self.token = 0
+        self.attempt = 1
+        self.due_us = 0  # the head must not begin sooner
+        self.state: Any = None
+        self.owes: Run | None = None  # its state has still to be told
+        self.moved_us = 0
+        self.live: list[Run] = []
+
+    def head(self) -> Task | None:
+        return self.order[self.done] if self.done < self.accepted else None
+
+
+class Truth:
+    def __init__(self, scenario: Scenario, loop: Loop, broker: Broker) -> None:
+        self.loop, self.broker, self._scenario = loop, broker, scenario
+        self.tales: dict[str, Tale] = {}
+        self.tasks: dict[tuple[int, int], Task] = {}  # by place
+        self.by_sequence: dict[tuple[int, int], Task] = {}  # by (home, sequence)
+        self.by_number: dict[int, Task] = {}
+        self.runs: dict[tuple[int, int], Run] = {}  # by (home, token)
+        self.tables: dict[int, dict[bytes, bytes]] = {n: {} for n in range(scenario.partitions)}
+        self.lives: dict[str, list[Process]] = {}  # all lives of each instance
+        self.claimants: dict[tuple[int, int], Process] = {}  # who has said `started`, by (home, token)
+        self.drained: set[Process] = set()  # left on SIGTERM
+        self._given: dict[tuple[int, int], Txn | None] = {}  # tokens, by (home, token)
+        self.touched: dict[str, set[str]] = {}  # transactional id -> groups in its latest transaction
+        self.outages: list[tuple[int, int]] = []
+        self.counts: dict[str, int] = {}
+        # Where clocks are set wrong, times of day say nothing.
+        self._clocks_agree = all(fault.kind != "wall_jump" for fault in scenario.faults)
+        self._read_to = [0] * scenario.partitions
+        margin_s = min(2.0, scenario.lease_s / 5)
+        # Shorter troubles than this must not cost a worker its lease.
+        self.patience_us = int((scenario.lease_s * 2 / 3 - margin_s - 0.6) * S)
+
+    # -- publishers
+
+    def published(self, plan: TaskPlan, message: Message) -> Task:
+        task = Task(plan, message, self.loop.now_us)
+        self.tasks[message.partition(), message.offset()] = self.by_number[plan.number] = task
+        return task
+
+    def tale(self, group: str) -> Tale:
+        tale = self.tales.get(group)
+        if tale is None:
+            tale = self.tales[group] = Tale(group)
+        return tale
+
+    def _read_home(self, partition: int) -> None:
+        """Extend each group's order by what has become visible in its partition."""
+        log = self.broker.log("tasks", partition)
+        messages, self._read_to[partition] = log.read(self._read_to[partition], 1_000_000, committed=True)
+        for message in messages:
+            headers = message.headers()
+            name, value = headers[-1] if headers else ("", None)
+            place = message.partition(), message.offset()
+            if name == ORIGIN_HEADER and value is not None:
+                origin = value.decode().split(":")
+                place = int(origin[0]), int(origin[1])
+            task = self.tasks[place]
+            group = task.plan.group
+            if not task.plan.rubbish and home_partition(group.encode(), self._scenario.partitions) == partition:
+                order = self.tale(group).order
+                if place == (message.partition(), message.offset()) or task not in order:
+                    order.append(task)
+
+    def written(self, message: Message) -> None:
+        """A scheduler has written a dispatch, whatever becomes of its transaction."""
+        dispatch = decode_dispatch(message.value() or b"")
+        for task in dispatch.tasks:
+            key = dispatch.partition, task.token
+            if key in self._given and self._given[key] is not message.txn:
+                raise Violation("G1", f"token {task.token} is given out twice", dispatch.group)
+            self._given[key] = message.txn
+
+    # -- handlers
+
+    def begin(self, process: Process, execution: Execution) -> Behaviour:
+        """A handler begins: G1, G2, G4 and G8 are decided here."""
+        wire, group = execution.wire, execution.task.group
+        tale = self.tale(group)
+        home = home_partition(group.encode(), self._scenario.partitions)
+        task = self.by_number[execution.task.payload["n"]]
+        for other in tale.live:
+            if other.is_live and not self._is_zombie(other):
+                raise Violation("G1", f"task {wire.task_id} begins while {other.execution.wire.task_id} runs", group)
+        tale.live = [run for run in tale.live if run.is_live]
+        if (home, wire.token) in self.runs:
+            raise Violation("G1", f"task {wire.task_id} begins twice under token {wire.token}", group)
+        if task is not tale.head():
+            raise Violation("G2", f"task {wire.task_id} begins out of its turn", group)
+        if wire.token != tale.token or tale.phase not in (STATE.DISPATCHED, STATE.RUNNING):
+            raise Violation(
+                "G4", f"task {wire.task_id} begins under token {wire.token}, {tale.phase} is {tale.token}", group
+            )
+        if wire.attempt != tale.attempt:
+            raise Violation("G4", f"task {wire.task_id} begins as attempt {wire.attempt}, not {tale.attempt}", group)
+        if self.loop.now_us < tale.due_us:
+            raise Violation(
+                "G2", f"task {wire.task_id} begins {(tale.due_us - self.loop.now_us) // MS} ms early", group
+            )
+        if execution.task.state != tale.state:
+            raise Violation("G8", f"task {wire.task_id} is given {execution.task.state}, not {tale.state}", group)
+        script = task.plan.behaviours
+        behaviour = script[len(task.runs)] if len(task.runs) < len(script) else Behaviour("ok", 5)
+        run = Run(task, process, execution, behaviour, self.loop.now_us)
+        task.runs.append(run)
+        self.runs[home, wire.token] = run
+        tale.live.append(run)
+        self.count("executions")
+        self._note(f"{process.name}: {group} begins {wire.task_id} attempt {wire.attempt} token {wire.token}")
+        return behaviour
+
+    def _is_zombie(self, run: Run) -> bool:
+        """Frozen past its lease, or woken from that just now; its lease keeper has a moment to end it."""
+        if run.execution.run.lease.until_ns > self.loop.now_us * 1000 + run.process.mono_offset_ms * 1_000_000:
+            return False
+        return run.process.frozen or self.loop.now_us - run.process.thawed_us < 250 * MS
+
+    def _run_of(self, execution: Execution) -> Run | None:
+        home = home_partition(execution.task.group.encode(), self._scenario.partitions)
+        run = self.runs.get((home, execution.wire.token))
+        return run if run is not None and run.execution is execution else None
+
+    def is_running(self, execution: Execution) -> bool:
+        run = self._run_of(execution)
+        return run is not None and run.is_live
+
+    def behaviour_of(self, execution: Execution) -> Behaviour:
+        run = self._run_of(execution)
+        assert run is not None
+        return run.behaviour
+
+    def end(self, execution: Execution, outcome: Outcome) -> None:
+        run = self._run_of(execution)
+        assert run is not None
+        run.ended_us, run.kind, run.stop = self.loop.now_us, outcome.kind, execution.stop
+        if outcome.state_set:
+            run.new_state = execution.task.new_state
+        self._note(f"{run.process.name}: {execution.task.group} ends {execution.wire.task_id} {outcome.kind}")
+
+    def has_said(self, process: Process, home: int, report: Report) -> None:
+        """A worker is about to report this."""
+        if report.kind is ReportKind.STARTED:
+            self.claimants[home, report.token] = process
+
+    def has_drained(self, process: Process) -> None:
+        self.drained.add(process)
+
+    # -- what is committed
+
+    def committed(self, txn: Txn) -> None:
+        """A transaction of a scheduler is committed; its history must be true."""
+        touched = self.touched[txn.tid] = set()
+        for message in txn.records:
+            match message.topic():
+                case "task-events":
+                    for event in decode_events(message.value() or b""):
+                        self._hear(message.partition(), event)
+                        touched.add(event.group or "")
+                case "pstp-groups-changelog":
+                    table, key = self.tables[message.partition()], message.key() or b""
+                    value = message.value()
+                    if value is None:
+                        table.pop(key, None)
+                    else:
+                        table[key] = value
+                case "dead-letters":
+                    self._check_dead_letter(message)
+
+    def _check_dead_letter(self, message: Message) -> None:
+        marks = dict(message.headers() or [])
+        task = self.tasks.get((int(marks["pstp.partition"] or 0), int(marks["pstp.offset"] or 0)))
+        if task is None or (message.key(), message.value()) != (task.message.key(), task.message.value()):
+            raise Violation("G3", "a dead letter is not what was published")
+
+    def _hear(self, partition: int, event: Event) -> None:
+        if event.kind is EventKind.GROUP_STATE:
+            self._hear_state(self.tale(event.group or ""), event)
+        if event.kind is not EventKind.TASK:
+            self.count(str(event.kind))
+            return
+        self.count(f"{event.state}")
+        if event.reason is not None:
+            self.count(f"{event.state} {event.reason}")
+        if event.state is STATE.REJECTED:
+            assert event.origin_partition is not None and event.origin_offset is not None
+            task = self.tasks[event.origin_partition, event.origin_offset]
+            self._finish(task, event)
+            if not task.plan.rubbish:
+                raise Violation("G3", f"a good task is rejected: {event.reason}, {event.note}", event.group)
+            return
+        tale = self.tale(event.group or "")
+        self._note(
+            f"       {tale.name} told {event.task_id} {event.state} {event.reason or ''} token {event.fencing_token}"
+        )
+        if tale.owes is not None:
+            raise Violation("G8", "the state that a success carried was not applied", tale.name)
+        tale.moved_us = self.loop.now_us
+        if event.state is STATE.PARKED and event.origin_offset is not None:
+            self._accepted(partition, tale, event)
+        else:
+            self._moved(partition, tale, event)
+
+    def _accepted(self, partition: int, tale: Tale, event: Event) -> None:
+        self._read_home(partition)
+        task = self.tasks[event.origin_partition or 0, event.origin_offset or 0]
+        if task.sequence >= 0:
+            raise Violation("G3", f"task {event.task_id} is accepted twice", tale.name)
+        if tale.accepted >= len(tale.order) or tale.order[tale.accepted] is not task:
+            raise Violation("G2", f"task {event.task_id} is accepted out of order", tale.name)
+        tale.accepted += 1
+        task.sequence = event.sequence or 0
+        if tale.head() is task:
+            self._wait_for_time(tale, task)
+        self.by_sequence[partition, task.sequence] = task
+
+    def _wait_for_time(self, tale: Tale, head: Task) -> None:
+        if head.plan.not_before_ms is not None and self._clocks_agree:
+            tale.due_us = head.published_us + head.plan.not_before_ms * MS - CLOCKS_US
+
+    def _moved(self, partition: int, tale: Tale, event: Event) -> None:
+        task = self.by_sequence.get((partition, event.sequence or 0))
+        if task is None or task is not tale.head():
+            raise Violation("G2", f"{event.task_id} is {event.state} and not the head of its group", tale.name)
+        token, state = event.fencing_token or 0, event.state
+        if state is STATE.DISPATCHED:
+            if tale.phase not in (STATE.PARKED, STATE.RETRYING):
+                raise Violation("G1", f"{event.task_id} is dispatched while it is {tale.phase}", tale.name)
+            if token <= tale.token:
+                raise Violation("G1", f"token {token} after {tale.token}", tale.name)
+            tale.phase, tale.token = STATE.DISPATCHED, token
+            return
+        if token != tale.token:
+            raise Violation("G1", f"{event.task_id} is {state} under token {token}, not {tale.token}", tale.name)
+        run = self.runs.get((partition, token))
+        if state is STATE.RUNNING:
+            if tale.phase is not STATE.DISPATCHED:
+                raise Violation("G1", f"{event.task_id} is running after {tale.phase}", tale.name)
+            tale.phase = STATE.RUNNING
+            return
+        self._check_end(tale, task, run, event)
+        if state in TERMINAL:
+            self._finish(task, event)
+            if state is STATE.SUCCEEDED and run is not None and run.new_state is not None:
+                tale.owes = run
+            tale.done, tale.phase, tale.attempt, tale.due_us = tale.done + 1, STATE.PARKED, 1, 0
+            if (head := tale.head()) is not None:
+                self._wait_for_time(tale, head)
+            return
+        if run is not None and run.ended_us >= 0 and event.not_before is not None and self._clocks_agree:
+            delay_us = int((event.not_before - event.at).total_seconds() * S)
+            tale.due_us = run.ended_us + delay_us - CLOCKS_US
+        tale.attempt += event.reason in (Reason.FAILED, Reason.TIMEOUT, Reason.WORKER_LOST)
+        tale.phase = state or STATE.PARKED
+        if event.attempt != tale.attempt:
+            raise Violation("G7", f"{event.task_id} is told at attempt {event.attempt}, not {tale.attempt}", tale.name)
+
+    def _check_end(self, tale: Tale, task: Task, run: Run | None, event: Event) -> None:
+        """What is told about the end of an execution must be what happened."""
+        reason, name = event.reason, event.task_id
+        if event.state is STATE.SUCCEEDED:
+            if run is None or run.kind is not ReportKind.SUCCEEDED:
+                raise Violation("G7", f"{name} is told to have succeeded and has not", tale.name)
+        elif reason == Reason.ATTEMPTS_SPENT:
+            limit = task.plan.max_attempts or MAX_ATTEMPTS
+            if run is None or run.kind is not ReportKind.FAILED or tale.attempt != limit:
+                raise Violation("G7", f"{name} has spent {tale.attempt} of {limit} attempts", tale.name)
+        elif reason == Reason.HANDLER_REJECTED:
+            if run is None or run.kind is not ReportKind.REJECTED:
+                raise Violation("G7", f"{name} was not rejected by its handler", tale.name)
+        elif reason == Reason.WORKER_LOST:
+            self._check_lost(tale, run, event)
+        elif reason in NEVER_RAN:
+            if run is not None:
+                raise Violation("G7", f"{name} came back as {reason}, but it ran", tale.name)
+        elif run is None or run.kind != CAME_BACK.get(reason):  # type: ignore[call-overload]
+            raise Violation("G7", f"{name} is {event.state} because of {reason}, which is not so", tale.name)
+        elif reason == Reason.ABANDONED and run.stop is not Stop.DRAIN and not self.was_troubled(run.process):
+            raise Violation("G4", f"{name} was abandoned although its worker was well", tale.name)
+
+    def _check_lost(self, tale: Tale, run: Run | None, event: Event) -> None:
+        """Only a worker that died or was cut off loses a task; one that leaves on SIGTERM, only what it could not end."""
+        home = home_partition(tale.name.encode(), self._scenario.partitions)
+        process = self.claimants[home, event.fencing_token or 0]
+        if self.was_troubled(process):
+            return
+        could_end = process in self.drained and (run is None or run.ended_us >= 0)
+        if process.alive or could_end:
+            raise Violation("G4", f"{event.task_id} is lost although its worker {process.name} was well", tale.name)
+
+    def was_troubled(self, process: Process) -> bool:
+        """Whether it has been frozen or cut off for so long that leases may have run out."""
+        since_us = self.loop.now_us - int(3 * self._scenario.lease_s * S)
+        spans = sorted((a, b) for a, b in [*process.trouble, *self.outages, *self.loop.jumps] if b > since_us)
+        total_us = at_us = 0
+        for begin_us, end_us in spans:
+            begin_us = max(begin_us, at_us)
+            if end_us > begin_us:
+                total_us += end_us - begin_us
+                at_us = end_us
+        return total_us >= self.patience_us
+
+    def _finish(self, task: Task, event: Event) -> None:
+        task.terminals += 1
+        if task.terminals > 1:
+            raise Violation("G3", f"{event.task_id} is terminal twice, now {event.state}", event.group)
+
+    def _hear_state(self, tale: Tale, event: Event) -> None:
+        run = tale.owes
+        if run is None or (run.task.sequence, run.token) != (event.sequence, event.fencing_token):
+            raise Violation("G8", "group state is set without the success that carries it", tale.name)
+        told = None if event.group_state is None else msgspec.json.decode(event.group_state)
+        if told != msgspec.json.decode(run.new_state):
+            raise Violation("G8", "group state is not what the handler left", tale.name)
+        tale.state, tale.owes = told, None
+
+    # --
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def _note(self, text: str) -> None:
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Set by the world when it traces."""
+
+    def check_scheduler(self, life: Any) -> None:
+        """G7: what the scheduler has in memory, and so shows, is what the history tells."""
+        from tests.sim import memory
+
+        memory.check(self, life)
