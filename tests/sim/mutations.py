@@ -113,13 +113,19 @@ MUTATIONS = (
     Mutation("slot_not_freed", "a failed task keeps its slot", (
         Edit(GROUP, "(Free(), emit, Wait(head.sequence, due_wall_ms, delay_ms))", "(emit, Wait(head.sequence, due_wall_ms, delay_ms))"),
     )),
-    Mutation("next_not_promoted", "after a dead letter the next task is not promoted", (
+    Mutation("promotion_forgotten", "now and then the next task is not promoted", (
         Edit(ENGINE, """        entry.task, entry.row = None, b""
         if entry.parked:""", """        entry.task, entry.row = None, b""
-        if entry.parked and self._out[-1].topic != "dead-letters" and self._out[-2].topic != "dead-letters" and self._out[-3].topic != "dead-letters":"""),
+        if entry.parked and len(entry.parked) != 3:"""),
     )),
-    Mutation("old_timer_counts", "the timer of an earlier wait fires for a later one", (
-        Edit(ENGINE, "entry.timer == timer and entry.group", "entry.group"),
+    Mutation("timer_fired_twice", "a timer fires twice, and the second time counts", (
+        Edit(ENGINE, "                    self._feed(partition, entry, Due(entry.group.head.sequence))\n", """                    self._feed(partition, entry, Due(entry.group.head.sequence))
+                    self._feed(partition, entry, Due(entry.group.head.sequence))
+"""),
+        Edit(GROUP, "    (Phase.READY, Due): _not_waiting,\n", "    (Phase.READY, Due): _due,\n"),
+    )),
+    Mutation("timer_too_early", "a retry does not wait for its time", (
+        Edit(ENGINE, "        left_ms = max(0, min(wait.delay_ms, wait.due_wall_ms - self._now.wall_ms))\n", "        left_ms = 0\n"),
     )),
     Mutation("ready_twice", "a group can stand in the ready set twice, and does", (
         Edit(READY, '            raise ValueError("group is ready already")\n', "            pass\n"),
@@ -158,22 +164,25 @@ MUTATIONS = (
     Mutation("no_offsets", "transactions carry no offsets", (
         Edit(TRANSACTION, "            self._producer.send_offsets_to_transaction(positions, group, COMMIT_S)\n", ""),
     )),
-    Mutation("offsets_first", "offsets are committed before the outputs", (
-        Edit(TRANSACTION, "            self._write(self._producer, outputs)\n", """            self._producer.begin_transaction()
-            self._producer.send_offsets_to_transaction([ck.TopicPartition(self._topic(t), p, o) for (t, p), o in offsets.items()], group)
-            self._producer.commit_transaction()
-            self._write(self._producer, outputs)
+    Mutation("dispatch_before_rows", "dispatches are committed before the rows that say so", (
+        Edit(TRANSACTION, "            self._write(self._producer, outputs)\n", """            outputs = list(outputs)
+            if first := [o for o in outputs if o.topic == "dispatches"]:
+                self._write(self._producer, first)
+                self._producer.commit_transaction()
+            self._write(self._producer, [o for o in outputs if o.topic != "dispatches"])
 """),
     )),
     Mutation("reads_uncommitted", "a new owner reads rows that were never committed", (
         Edit(STORE, '"isolation.level": "read_committed"', '"isolation.level": "read_uncommitted"'),
     )),
-    Mutation("not_to_the_stable_end", "a new owner does not wait for open transactions", (
-        Edit(STORE, "                if reader.offsets == ends and self._committed(numbers) == before:\n", "                if True:\n"),
+    Mutation("not_to_the_stable_end", "a new owner neither fences nor waits for open transactions", (
         Edit(STORE, "    return None if row.released else row.owner", "    return None"),
+        Edit(STORE, "                before = self._committed(numbers)\n", "                return reader.tables\n"),
+        Edit(SCHEDULER, "        for member in self._members.silent(\"scheduler\").values():\n", "        for member in ():\n"),
     )),
     Mutation("kept_memory_trusted", "memory of a released partition is used again though others have owned it", (
         Edit(STORE, "if p in self._kept and self._kept[p][1] == ends[p]}", "if p in self._kept}"),
+        Edit(STORE, "            if row and row.released and row.boot_id == boot_id and reader.offsets[number] == ends[number]:\n", "            if True:\n"),
     )),
     Mutation("failed_commit_ignored", "after a failed transaction memory is not loaded afresh", (
         Edit(SCHEDULER, """            self._note_suspect(error)
@@ -185,9 +194,6 @@ MUTATIONS = (
         except TransactionFailed:
             pass
 """),
-    )),
-    Mutation("stale_batch", "a batch from before a rebalance is processed", (
-        Edit(SCHEDULER, "if not batch.is_stale and self._trusted:", "if self._trusted:"),
     )),
     Mutation("ends_not_noted", "what lies behind the last record is not passed", (
         Edit(ENGINE, "            if partition is not None and end > partition.read_up_to[topic]:", "            if False and partition is not None:"),

@@ -76,21 +76,28 @@ STEPS = {
     "w": ("claim", "commit claim", "claimed", "committed", "started", "running", "ended", "watermarks",
           "send started", "send renewed", "send succeeded", "send failed", "send returned"),
 }  # fmt: skip
-# kind -> (weight, whom it hits, how long it lasts at least and at most, in ms)
-FAULTS: dict[str, tuple[int, str, int, int]] = {
-    "kill": (9, "any", 50, 9_000),
-    "freeze": (9, "any", 200, 16_000),
-    "drain": (5, "any", 50, 5_000),
-    "cut": (4, "any", 500, 15_000),
-    "lose_answer": (5, "any", 0, 1),
-    "lose_request": (4, "any", 0, 1),
-    "lag": (4, "scheduler", 3_000, 20_000),
-    "wall_jump": (3, "any", 0, 1),
-    "fence": (2, "scheduler", 0, 1),
-    "replace": (2, "any", 9_000, 20_000),
-    "outage": (1, "broker", 300, 14_000),
-    "reset_offsets": (1, "schedulers", 0, 1),
-    "reset_claims": (1, "workers", 0, 1),
+# kind -> (weight, whom it hits, which lengths)
+FAULTS: dict[str, tuple[int, str, str]] = {
+    "kill": (9, "any", ""),
+    "freeze": (9, "any", "any"),
+    "drain": (5, "any", ""),
+    "cut": (5, "any", "any"),
+    "lose_answer": (5, "any", ""),
+    "lose_request": (4, "any", ""),
+    "lag": (4, "scheduler", "long"),
+    "wall_jump": (3, "any", ""),
+    "fence": (2, "scheduler", ""),
+    "replace": (2, "any", "long"),
+    "outage": (1, "broker", "any"),
+    "reset_offsets": (1, "schedulers", ""),
+    "reset_claims": (1, "workers", ""),
+}
+# Lengths in ms around those that mean something: a few seconds until a member counts as silent, 6 s until its session
+# is over, 8 and 10 s until a lease is; 10 to 20 s until a transaction is.
+LENGTHS = {
+    "": ((0, 1),),
+    "any": ((100, 2_500), (3_000, 5_500), (6_000, 8_500), (9_000, 16_000)),
+    "long": ((9_000, 20_000),),
 }
 
 
@@ -105,14 +112,14 @@ def draw(seed: int) -> Scenario:
     partitions = rng.choice([1, 2, 3, 4])
     until_us = rng.choice([12, 20, 30]) * S
     groups = [f"g{i}" for i in range(rng.choice([2, 4, 6, 10]))]
-    tasks = sorted(
-        (_task(rng, groups, partitions, until_us) for _ in range(rng.choice([15, 40, 80]))), key=lambda t: t.at_us
-    )
+    slow = rng.random() < 0.25  # handlers take seconds, and many do not listen
+    count = 15 if slow else rng.choice([15, 40, 80])
+    tasks = sorted((_task(rng, groups, partitions, until_us, slow) for _ in range(count)), key=lambda t: t.at_us)
     names = [*schedulers, *(w.name for w in workers)]
     faults = _faults(rng, names, until_us) if rng.random() < 0.95 else ()
     return Scenario(
-        seed, partitions, len(workers) + rng.choice([0, 0, 1, 2]), rng.choice([10.0, 10.0, 10.0, 4.0]), rng.choice([1.0, 4.0, 10.0]),
-        schedulers, workers, tuple(t._replace(number=n) for n, t in enumerate(tasks)), faults,
+        seed, partitions, len(workers) + rng.choice([0, 0, 1, 2]), rng.choice([10.0] * 6 + [4.0, 20.0]),
+        rng.choice([1.0, 4.0, 10.0]), schedulers, workers, tuple(t._replace(number=n) for n, t in enumerate(tasks)), faults,
     )  # fmt: skip
 
 
@@ -121,10 +128,10 @@ def _worker(rng: random.Random, i: int) -> WorkerPlan:
     return WorkerPlan(f"w{i + 1}", rng.choice([1, 1, 2, 4]), types)
 
 
-def _task(rng: random.Random, groups: list[str], partitions: int, until_us: int) -> TaskPlan:
+def _task(rng: random.Random, groups: list[str], partitions: int, until_us: int, slow: bool) -> TaskPlan:
     plan = TaskPlan(
         0, rng.randrange(until_us), rng.choice(groups[: rng.choice([1, 2, len(groups)])]),
-        TYPES[0] if rng.random() < 0.8 else TYPES[1], _behaviours(rng),
+        TYPES[0] if rng.random() < 0.8 else TYPES[1], _behaviours(rng, slow),
     )  # fmt: skip
     roll = rng.random()
     if roll < 0.12:
@@ -143,19 +150,20 @@ def _task(rng: random.Random, groups: list[str], partitions: int, until_us: int)
     return plan
 
 
-def _behaviours(rng: random.Random) -> tuple[Behaviour, ...]:
+def _behaviours(rng: random.Random, slow: bool) -> tuple[Behaviour, ...]:
     """Mostly one quick success; else some failures first."""
-    script = [_behaviour(rng, rng.choice(["fail", "retry", "snooze", "hang", "die", "fail", "snooze"]))
-              for _ in range(rng.choice([0] * 12 + [1, 1, 1, 2, 3]))]  # fmt: skip
-    return (*script, _behaviour(rng, "reject" if rng.random() < 0.04 else "ok"))
+    kinds = ["fail", "retry", "snooze", "hang", "die", "fail", "snooze"]
+    script = [_behaviour(rng, rng.choice(kinds), slow) for _ in range(rng.choice([0] * 12 + [1, 1, 1, 2, 3]))]
+    return (*script, _behaviour(rng, "reject" if rng.random() < 0.04 else "ok", slow))
 
 
-def _behaviour(rng: random.Random, kind: str) -> Behaviour:
-    ms = rng.choice([0, 1, 5, 20, 20, 100, 100, 500, 2_000, rng.choice([50, 50, 6_000, 14_000])])
+def _behaviour(rng: random.Random, kind: str, slow: bool) -> Behaviour:
+    ms = rng.choice([500, 4_000, 9_000, 14_000] if slow else [0, 1, 5, 20, 20, 100, 100, 500, 2_000, 50, 50, 6_000])
     state = None if rng.random() < 0.4 else (0 if rng.random() < 0.1 else rng.randrange(1, 1_000_000))
     return Behaviour(
-        kind, ms, state, rng.choice([0.05, 0.3, 1.0]), stubborn=rng.random() < 0.2, progress=rng.random() < 0.05
-    )
+        kind, ms, state, rng.choice([0.05, 0.3, 1.0]), stubborn=rng.random() < (0.5 if slow else 0.1),
+        progress=rng.random() < 0.05,
+    )  # fmt: skip
 
 
 def _faults(rng: random.Random, names: list[str], until_us: int) -> tuple[FaultPlan, ...]:
@@ -170,10 +178,9 @@ def _faults(rng: random.Random, names: list[str], until_us: int) -> tuple[FaultP
 
 
 def _fault(rng: random.Random, kind: str, names: list[str], until_us: int) -> FaultPlan:
-    _, whom, shortest_ms, longest_ms = FAULTS[kind]
+    _, whom, lengths = FAULTS[kind]
     targets = [n for n in names if whom != "scheduler" or n.startswith("s")] if whom in ("any", "scheduler") else [whom]
-    # Short ones more often than long ones.
-    duration_ms = int(shortest_ms + (longest_ms - shortest_ms) * rng.random() ** 2)
+    duration_ms = rng.randint(*rng.choice(LENGTHS[lengths]))
     target = rng.choice(targets)
     where = rng.choice(STEPS[target[0]]) if target in names and rng.random() < 0.6 else ""
     countdown = rng.choice([0, 0, 0, 1, 2, 4]) if where else rng.choice([0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 25])

@@ -96,13 +96,14 @@ class Pump:
         self.wants_to_rejoin = False
         self.lag_until_us = 0
         self._stalled = ""  # a topic of which nothing comes
+        self._stalled_until_us = 0
         self._positions: dict[Log, int] = {}
         self._told_end: dict[Log, int] = {}
 
     def lag(self, duration_us: int, stalled: str) -> None:
-        """Read little and late, and of one topic nothing, for this long."""
+        """Read little and late for this long, and for most of it nothing of one topic."""
         self.lag_until_us = STAGE.loop.now_us + duration_us
-        self._stalled = stalled
+        self._stalled, self._stalled_until_us = stalled, STAGE.loop.now_us + duration_us * 3 // 4
 
     @property
     def is_lagging(self) -> bool:
@@ -149,7 +150,8 @@ class Pump:
         chance = STAGE.loop.chance
         records: list[Message] = []
         ends: dict[TP, int] = {}
-        logs = [log for log in self._positions if not (self.is_lagging and log.topic == self._stalled)]
+        is_stalled = self._stalled_until_us > STAGE.loop.now_us
+        logs = [log for log in self._positions if not (is_stalled and log.topic == self._stalled)]
         chance.shuffle(logs)
         for log in logs if STAGE.wire.can_reach(self._life.process) else ():
             count = chance.randrange(1, 3 if self.is_lagging else 50)

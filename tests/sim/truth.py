@@ -31,6 +31,7 @@ from tests.sim.scenario import Behaviour, Scenario, TaskPlan
 
 WORKER_GROUP = "pstp-workers"
 MAX_ATTEMPTS = 5
+WAKING_US = 250 * MS  # until a process that was frozen has looked at its leases
 CLOCKS_US = 350 * MS  # by so much the clocks of two hosts differ
 STATE = TaskState
 NEVER_RAN = {Reason.RETURNED, Reason.TAKEN_BACK, Reason.NO_HANDLER, Reason.LOST_BEFORE_START}
@@ -104,8 +105,10 @@ class Tale:
 
 
 class Truth:
-    def __init__(self, scenario: Scenario, loop: Loop, broker: Broker) -> None:
-        self.loop, self.broker, self._scenario = loop, broker, scenario
+    """`is_blind`: notes what happens and judges nothing, so that another can."""
+
+    def __init__(self, scenario: Scenario, loop: Loop, broker: Broker, *, is_blind: bool = False) -> None:
+        self.loop, self.broker, self._scenario, self.is_blind = loop, broker, scenario, is_blind
         self.tales: dict[str, Tale] = {}
         self.tasks: dict[tuple[int, int], Task] = {}  # by place
         self.by_sequence: dict[tuple[int, int], Task] = {}  # by (home, sequence)
@@ -159,6 +162,8 @@ class Truth:
 
     def written(self, message: Message) -> None:
         """A scheduler has written a dispatch, whatever becomes of its transaction."""
+        if self.is_blind:
+            return
         dispatch = decode_dispatch(message.value() or b"")
         for task in dispatch.tasks:
             key = dispatch.partition, task.token
@@ -169,23 +174,35 @@ class Truth:
     # -- handlers
 
     def begin(self, process: Process, execution: Execution) -> Behaviour:
-        """A handler begins: G1, G2, G4 and G8 are decided here."""
+        """A handler begins."""
         wire, group = execution.wire, execution.task.group
-        tale = self.tale(group)
-        home = home_partition(group.encode(), self._scenario.partitions)
         task = self.by_number[execution.task.payload["n"]]
+        if not self.is_blind:
+            self._judge_begin(self.tale(group), task, execution)
+        script = task.plan.behaviours
+        behaviour = script[len(task.runs)] if len(task.runs) < len(script) else Behaviour("ok", 5)
+        run = Run(task, process, execution, behaviour, self.loop.now_us)
+        task.runs.append(run)
+        self.runs[self._home(group), wire.token] = run
+        self.tale(group).live.append(run)
+        self.count("executions")
+        self.note(f"{process.name}: {group} begins {wire.task_id} attempt {wire.attempt} token {wire.token}")
+        return behaviour
+
+    def _judge_begin(self, tale: Tale, task: Task, execution: Execution) -> None:
+        """G1, G2, G4 and G8 are decided here."""
+        wire, group = execution.wire, tale.name
         for other in tale.live:
             if other.is_live and not self._is_zombie(other):
                 raise Violation("G1", f"task {wire.task_id} begins while {other.execution.wire.task_id} runs", group)
         tale.live = [run for run in tale.live if run.is_live]
-        if (home, wire.token) in self.runs:
+        if (self._home(group), wire.token) in self.runs:
             raise Violation("G1", f"task {wire.task_id} begins twice under token {wire.token}", group)
         if task is not tale.head():
             raise Violation("G2", f"task {wire.task_id} begins out of its turn", group)
         if wire.token != tale.token or tale.phase not in (STATE.DISPATCHED, STATE.RUNNING):
-            raise Violation(
-                "G4", f"task {wire.task_id} begins under token {wire.token}, {tale.phase} is {tale.token}", group
-            )
+            words = f"begins under token {wire.token}, {tale.phase} is {tale.token}"
+            raise Violation("G4", f"task {wire.task_id} {words}", group)
         if wire.attempt != tale.attempt:
             raise Violation("G4", f"task {wire.task_id} begins as attempt {wire.attempt}, not {tale.attempt}", group)
         if self.loop.now_us < tale.due_us:
@@ -194,25 +211,21 @@ class Truth:
             )
         if execution.task.state != tale.state:
             raise Violation("G8", f"task {wire.task_id} is given {execution.task.state}, not {tale.state}", group)
-        script = task.plan.behaviours
-        behaviour = script[len(task.runs)] if len(task.runs) < len(script) else Behaviour("ok", 5)
-        run = Run(task, process, execution, behaviour, self.loop.now_us)
-        task.runs.append(run)
-        self.runs[home, wire.token] = run
-        tale.live.append(run)
-        self.count("executions")
-        self._note(f"{process.name}: {group} begins {wire.task_id} attempt {wire.attempt} token {wire.token}")
-        return behaviour
+
+    def _home(self, group: str) -> int:
+        return home_partition(group.encode(), self._scenario.partitions)
 
     def _is_zombie(self, run: Run) -> bool:
         """Frozen past its lease, or woken from that just now; its lease keeper has a moment to end it."""
         if run.execution.run.lease.until_ns > self.loop.now_us * 1000 + run.process.mono_offset_ms * 1_000_000:
             return False
-        return run.process.frozen or self.loop.now_us - run.process.thawed_us < 250 * MS
+        return run.process.frozen or self._has_just_woken(run.process)
+
+    def _has_just_woken(self, process: Process) -> bool:
+        return self.loop.now_us - process.thawed_us < WAKING_US
 
     def _run_of(self, execution: Execution) -> Run | None:
-        home = home_partition(execution.task.group.encode(), self._scenario.partitions)
-        run = self.runs.get((home, execution.wire.token))
+        run = self.runs.get((self._home(execution.task.group), execution.wire.token))
         return run if run is not None and run.execution is execution else None
 
     def is_running(self, execution: Execution) -> bool:
@@ -227,10 +240,13 @@ class Truth:
     def end(self, execution: Execution, outcome: Outcome) -> None:
         run = self._run_of(execution)
         assert run is not None
+        group, process = execution.task.group, run.process
+        if not self.is_blind and run.token != self.tale(group).token and not self._has_just_woken(process):
+            raise Violation("G1", f"task {execution.wire.task_id} has gone on after its lease", group)
         run.ended_us, run.kind, run.stop = self.loop.now_us, outcome.kind, execution.stop
         if outcome.state_set:
             run.new_state = execution.task.new_state
-        self._note(f"{run.process.name}: {execution.task.group} ends {execution.wire.task_id} {outcome.kind}")
+        self.note(f"{run.process.name}: {execution.task.group} ends {execution.wire.task_id} {outcome.kind}")
 
     def has_said(self, process: Process, home: int, report: Report) -> None:
         """A worker is about to report this."""
@@ -244,6 +260,9 @@ class Truth:
 
     def committed(self, txn: Txn) -> None:
         """A transaction of a scheduler is committed; its history must be true."""
+        if self.is_blind:
+            self._count_ends(txn)
+            return
         touched = self.touched[txn.tid] = set()
         for message in txn.records:
             match message.topic():
@@ -260,6 +279,18 @@ class Truth:
                         table[key] = value
                 case "dead-letters":
                     self._check_dead_letter(message)
+
+    def _count_ends(self, txn: Txn) -> None:
+        """All that is needed to know when a world is done."""
+        for message in txn.records:
+            for event in decode_events(message.value() or b"") if message.topic() == "task-events" else ():
+                key = message.partition(), event.sequence or 0
+                if event.origin_offset is not None:
+                    self.by_sequence[key] = self.tasks[event.origin_partition or 0, event.origin_offset]
+                if event.state is STATE.REJECTED:
+                    self.tasks[event.origin_partition or 0, event.origin_offset or 0].terminals += 1
+                elif event.state in TERMINAL and key in self.by_sequence:
+                    self.by_sequence[key].terminals += 1
 
     def _check_dead_letter(self, message: Message) -> None:
         marks = dict(message.headers() or [])
@@ -284,7 +315,7 @@ class Truth:
                 raise Violation("G3", f"a good task is rejected: {event.reason}, {event.note}", event.group)
             return
         tale = self.tale(event.group or "")
-        self._note(
+        self.note(
             f"       {tale.name} told {event.task_id} {event.state} {event.reason or ''} token {event.fencing_token}"
         )
         if tale.owes is not None:
@@ -374,8 +405,7 @@ class Truth:
 
     def _check_lost(self, tale: Tale, run: Run | None, event: Event) -> None:
         """Only a worker that died or was cut off loses a task; one that leaves on SIGTERM, only what it could not end."""
-        home = home_partition(tale.name.encode(), self._scenario.partitions)
-        process = self.claimants[home, event.fencing_token or 0]
+        process = self.claimants[self._home(tale.name), event.fencing_token or 0]
         if self.was_troubled(process):
             return
         could_end = process in self.drained and (run is None or run.ended_us >= 0)
@@ -413,9 +443,6 @@ class Truth:
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
 
-    def _note(self, text: str) -> None:
-        self.note(text)
-
     def note(self, text: str) -> None:
         """Set by the world when it traces."""
 
@@ -423,4 +450,5 @@ class Truth:
         """G7: what the scheduler has in memory, and so shows, is what the history tells."""
         from tests.sim import memory
 
-        memory.check(self, life)
+        if not self.is_blind:
+            memory.check(self, life)

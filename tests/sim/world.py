@@ -29,14 +29,14 @@ RUBBISH: list[tuple[bytes | None, bytes | None]] = [
 
 
 class World:
-    """`play` raises `Violation`.  With `trace` it keeps a line for everything that happens."""
+    """`play` raises `Violation`.  With `trace` it keeps a line for everything that happens.  A blind world sees none."""
 
-    def __init__(self, scenario: Scenario, *, trace: bool = False) -> None:
+    def __init__(self, scenario: Scenario, *, trace: bool = False, is_blind: bool = False) -> None:
         self.scenario = scenario
         self.trace: list[str] = []
         self.loop = Loop(scenario.seed)
         self.broker = Broker(self.loop, lambda txn: self.truth.committed(txn))
-        self.truth = Truth(scenario, self.loop, self.broker)
+        self.truth = Truth(scenario, self.loop, self.broker, is_blind=is_blind)
         self.truth.note = self.note = self._trace if trace else _silent  # type: ignore[method-assign]
         self.wire = Wire(self.loop, self.broker, self.note, self.truth.written)
         STAGE.loop, STAGE.wire, STAGE.truth = self.loop, self.wire, self.truth
@@ -75,8 +75,11 @@ class World:
             self.loop.at(fault.at_us, partial(self._strike, fault))
         self.loop.run(max(scenario.heal_us, scenario.tasks[-1].at_us if scenario.tasks else 0))
         self._heal()
-        ending.drain(self)
-        ending.check(self)
+        if self.truth.is_blind:
+            ending.wait(self)
+        else:
+            ending.drain(self)
+            ending.check(self)
 
     # -- processes
 
@@ -207,8 +210,8 @@ class World:
             life.process.thaw(now=True)
             if isinstance(life, SchedulerLife):
                 life.pump.lag(0, "")
-        for life in self._replaced:  # should its name not be taken any more, it may have lived on
-            self.loop.at(5 * S, life.process.die)
+        for life in self._replaced:  # should its name not have been taken, it has lived on
+            life.process.die()
         for name in [*self.scenario.schedulers, *(w.name for w in self.scenario.workers)]:
             self._boot(name)
 
