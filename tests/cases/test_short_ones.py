@@ -139,8 +139,7 @@ def assert_refuses(process: Process, sentence: str) -> None:
 
 def test_a_topic_deleted_and_created_again_is_refused_until_it_is_adopted(system: System) -> None:
     """Old watermarks would make a scheduler ignore new tasks in silence."""
-    running = system.scheduler()
-    system.worker()
+    running = [system.scheduler(), system.worker()]
     publish_ten_groups(system, "before")
     system.history.wait_terminal(50)
     topic = recreate_tasks(system)
@@ -148,14 +147,15 @@ def test_a_topic_deleted_and_created_again_is_refused_until_it_is_adopted(system
         system.publish(f"g{number}", "echo", id=f"between {number}")
     system.flush()
     refusal = rf"topic `{topic}` (was deleted and created again .*|does not exist): run `pstp topics (adopt|create)`"
-    until(lambda: not running.alive(), 60, "the running scheduler stops")
-    assert_refuses(running, refusal)
-    assert_refuses(system.scheduler("s2"), refusal)
+    until(lambda: not any(process.alive() for process in running), 60, "what runs stops")
+    for process in (*running, system.scheduler("s2"), system.worker("w2")):
+        assert_refuses(process, refusal)
     publish_ten_groups(system, "after")
 
     adopted = system.run("topics", "adopt")
     assert (adopted.returncode, adopted.stderr) == (0, "")
     system.scheduler("s3")
+    system.worker("w3")
     system.history.wait_terminal(110)
     expected = expected_order(["before", "after"])
     for number in range(10):

@@ -126,6 +126,7 @@ class System:
             for partitioner in ("murmur2_random", "consistent_random")
         }
         self.history = History(settings)
+        self._undelivered: list[str] = []
 
     def __enter__(self) -> "System":
         return self
@@ -171,13 +172,20 @@ class System:
         raw = key.encode() if isinstance(key, str) else key
         producer = self._producers[partitioner]
         producer.produce(
-            self.settings.topic(topic), value, raw, -1 if partition is None else partition, headers=headers or []
-        )
+            self.settings.topic(topic), value, raw, -1 if partition is None else partition, headers=headers or [],
+            on_delivery=self._delivered,
+        )  # fmt: skip
         producer.poll(0)
 
+    def _delivered(self, error: ck.KafkaError | None, message: ck.Message) -> None:
+        if error is not None:
+            self._undelivered.append(f"{message.topic()} [{message.partition()}] {message.key()!r}: {error}")
+
     def flush(self) -> None:
+        """Every publish so far is acknowledged."""
         for producer in self._producers.values():
             assert producer.flush(30) == 0
+        assert self._undelivered == []
 
     # -- looking
 
