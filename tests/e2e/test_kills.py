@@ -1,43 +1,8 @@
 """Processes killed with SIGKILL in the middle: nothing lost, nothing doubled, nothing out of order."""
 
-import json
-from pathlib import Path
-
-from pstp.broker import EmbeddedBroker
-from streams.protocol import EventKind, TaskState
-from streams.settings import Settings
-from tests.support import judge
+from streams.protocol import TaskState
+from tests.support.counting import TASKS, assert_kept, publish_counting
 from tests.support.system import System, until
-
-TASKS, GROUPS = 400, 20
-
-
-def publish_counting(system: System) -> None:
-    for number in range(TASKS):
-        system.publish(f"g{number % GROUPS}", "count", 0.02, id=f"{number}")
-    system.flush()
-
-
-def assert_kept(system: System, *, repeats_allowed: bool) -> None:
-    """Every task succeeded once, in order, and each group's state counted each of them exactly once."""
-    history, journal = system.history, system.journal()
-    assert history.count(TaskState.SUCCEEDED) == TASKS == history.terminal()
-    dead = {p.popen.pid for p in system.processes if not p.alive()}
-    assert judge.overlaps(judge.without_the_dead(journal, dead)) == []
-    expected = {f"g{g}": [str(n) for n in range(g, TASKS, GROUPS)] for g in range(GROUPS)}
-    assert judge.first_starts(journal) == expected
-    if not repeats_allowed:
-        assert judge.starts(journal) == expected
-    for group, tasks in expected.items():
-        results = [
-            json.loads(bytes(e.result)) for e in history.events
-            if e.group == group and e.state is TaskState.SUCCEEDED and e.result
-        ]  # fmt: skip
-        assert results == list(range(len(tasks)))
-        states = [e for e in history.events if e.group == group and e.kind is EventKind.GROUP_STATE]
-        assert states[-1].group_state is not None
-        assert json.loads(bytes(states[-1].group_state)) == {"n": len(tasks)}
-        assert len(states) == len(tasks)
 
 
 def test_a_scheduler_killed_in_the_middle_repeats_nothing(system: System) -> None:
@@ -139,18 +104,3 @@ def test_200_000_parked_tasks_are_recovered_after_a_kill(system: System) -> None
 def parked(system: System) -> int:
     answer = system.get("s1", "/explain?group=hot")
     return int(answer.get("parked", 0))
-
-
-def test_a_broker_killed_and_restarted_on_its_data_repeats_nothing(tmp_path: Path) -> None:
-    """An outage shorter than a lease.  Not the run's broker: others need that one."""
-    with EmbeddedBroker(tmp_path / "kafka") as broker:
-        settings = Settings(bootstrap_servers=broker.bootstrap, partitions=4, dispatch_partitions=4, lease_s=20)
-        with System(settings, tmp_path) as system:
-            system.scheduler()
-            system.worker("w1", slots=8)
-            publish_counting(system)
-            system.history.wait(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
-            broker.kill()
-            broker.start()
-            system.history.wait_terminal(TASKS, 90)
-            assert_kept(system, repeats_allowed=False)
