@@ -21,10 +21,10 @@ demo: venv ## the whole system on the embedded broker, with real data: make demo
 	$(BIN)/pstp demo $(if $(ROWS),--rows $(ROWS)) --data-dir $(DATA)/demo
 
 test: venv check ## everything but the long forms
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(TESTS)
+	$(BIN)/python -m pytest -n 6 --dist loadfile -m "not long" $(TESTS)
 
 test-all: venv check ## everything
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 6 --dist loadfile $(TESTS)
 
 sim: venv ## simulated worlds with faults: make sim SEEDS=200
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)
