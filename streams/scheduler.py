@@ -115,11 +115,16 @@ class Scheduler:
         self._announcer.start()
         app = new_app(self)
         log.info("started", http=self._http_address, boot_id=self.boot_id)
+        starting = asyncio.ensure_future(app.start())  # ends with the first assignment, and a stop may come before it
         try:
-            async with app:
-                await self._stop.wait()
-                await self._release_all()
+            await asyncio.wait({starting, asyncio.ensure_future(self._stop.wait())}, return_when="FIRST_COMPLETED")
+            if starting.done():
+                starting.result()
+            await self._stop.wait()
+            await self._release_all()
         finally:
+            starting.cancel()
+            await app.stop()
             await self._in_thread("lookups", self._leave)
             await self._http.stop()
             for thread in self._threads.values():

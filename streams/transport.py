@@ -194,7 +194,7 @@ class Pump(threading.Thread):
         self.assigned = frozenset(TP(p.topic, p.partition) for p in partitions)
         consumer.assign([])
         self.group = consumer.consumer_group_metadata()
-        asyncio.run_coroutine_threadsafe(self._handle(self._on_assigned(self.assigned, self.epoch)), self._loop)
+        asyncio.run_coroutine_threadsafe(self._guard(self._on_assigned(self.assigned, self.epoch)), self._loop)
 
     def _start_flow(self, epoch: int) -> None:
         if epoch != self.epoch:
@@ -205,7 +205,7 @@ class Pump(threading.Thread):
     def _revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition], lost: bool = False) -> None:
         self._new_epoch()  # before the loop hears of it: no batch taken now may still start a transaction
         gone, self.assigned = self.assigned, frozenset()
-        future = asyncio.run_coroutine_threadsafe(self._handle(self._on_revoked(gone, lost)), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._guard(self._on_revoked(gone, lost)), self._loop)
         while not self._stopping:
             try:
                 future.result(0.2)
@@ -214,7 +214,7 @@ class Pump(threading.Thread):
                 continue
         consumer.unassign()
 
-    async def _handle(self, rebalance: Awaitable[None]) -> None:
+    async def _guard(self, rebalance: Awaitable[None]) -> None:
         try:
             await rebalance
         except Exception as error:
