@@ -90,7 +90,8 @@ class Admin:
                 if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
                     self._explain(error, f"create topic `{topic}`")
         deadline_ms = now().mono_ms + DEADLINE_S * 1000
-        while None in self.describe(created).values():  # a broker hears of them a little later than the controller
+        names = [topic.topic for topic in topics]  # whoever created them
+        while None in self.describe(names).values():  # a broker hears of them a little later than the controller
             if now().mono_ms > deadline_ms:
                 raise TopicsError("new topics do not show up on the brokers: look at the cluster's health, try again")
             self._client.poll(0.05)

@@ -65,9 +65,12 @@ def create_topics(settings: Settings) -> list[str]:
     created = found.admin.create(plan for name, plan in found.plans.items() if name not in found.facts)
     if lacking:
         found.admin.add_partitions(found.plans["dispatches"].topic, settings.dispatch_partitions)
-    found.admin.set_configs({topic: {key: planned[key] for key in wrong} for topic, planned, wrong in _misset(found)})
     known_ids = found.record.topic_ids if found.record else {}
-    _write_record(_look(settings), known_ids)
+    found = _look(settings)  # others may create at the same time, and with other counts
+    for problem in _count_problems(found):
+        raise TopicsError(problem.text)
+    found.admin.set_configs({topic: {key: planned[key] for key in wrong} for topic, planned, wrong in _misset(found)})
+    _write_record(found, known_ids)
     return created
 
 
