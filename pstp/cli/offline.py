@@ -87,6 +87,7 @@ def verify(
     kills: Annotated[Path | None, typer.Option(help="known kills: then any other lost worker is a violation")] = None,
     running: Annotated[bool, typer.Option("--running", help="work goes on: unfinished tasks are no loss")] = False,
     stall_s: Annotated[float | None, typer.Option(help="a group that stands still for longer is a violation")] = None,
+    junit: Annotated[Path | None, typer.Option(help="also write the verdict to this file, as JUnit XML for CI")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the promise (G1 to G8) against the whole history in `task-events`; exit code 1 on violations.
@@ -97,7 +98,7 @@ def verify(
 
     code = run(
         Settings(), dump=dump, journals=journal or (), kills=kills, expect_drained=not running, stall_s=stall_s,
-        as_json=as_json,
+        as_json=as_json, junit=junit,
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -40,6 +40,9 @@ class Place(NamedTuple):
     partition: int
     offset: int
 
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.offset}"
+
 
 class Violation(Struct, frozen=True, omit_defaults=True):
     """One breach.  `text` explains it in a sentence; `records` show it, `journal` names `file:line`."""

@@ -1,6 +1,6 @@
 """Reading a history: from a cluster, or from a dump of it with one JSON object per line."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from msgspec import Raw, Struct
 
+from pstp.verify.findings import Place
 from streams.clock import now
 from streams.errors import UserError
 from streams.settings import Settings
@@ -88,6 +89,21 @@ class TopicReader:
                     yield message
             on_progress(min(at, high) - before)
 
+    def values(self, places: Iterable[Place]) -> dict[Place, bytes]:
+        """What is in these records; one that is gone by now is left out."""
+        found = {}
+        for place in places:
+            self._consumer.assign([TopicPartition(self.topic, place.partition, place.offset)])
+            deadline_ms = now().mono_ms + ANSWER_TIMEOUT_S * 1000
+            while now().mono_ms < deadline_ms:
+                message = self._consumer.poll(POLL_S)
+                if message is None:
+                    continue
+                if message.error() is None and message.offset() == place.offset:
+                    found[place] = message.value() or b""
+                break
+        return found
+
     def _next_offset(self, message: Message) -> int:
         """The offset behind `message`, which may also say that the partition ends here."""
         offset = message.offset() or 0
@@ -150,6 +166,17 @@ class DumpLine(Struct, frozen=True):
 
 
 _dump_line = msgspec.json.Decoder(DumpLine).decode
+
+
+def dump_values(path: Path, places: Collection[Place]) -> dict[Place, bytes]:
+    """What is in these records of a dump."""
+    if not places:
+        return {}
+    return {
+        place: bytes(line.value)
+        for line in read_dump(path)
+        if (place := Place(line.partition, line.offset)) in places
+    }  # fmt: skip
 
 
 def read_dump(path: Path, on_progress: Callable[[int], None] = lambda offsets: None) -> Iterator[DumpLine]:

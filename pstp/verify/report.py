@@ -1,5 +1,6 @@
 """The verdict, for people and for programs."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -9,14 +10,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from pstp.verify.figures import Figures, Quantiles
-from pstp.verify.findings import WORDS, Findings, Guarantee, Violation
+from pstp.verify.findings import WORDS, Findings, Guarantee, Place, Violation
 from pstp.verify.shared import Shared
 
 SHOWN_IN_TEXT: Final = 20
+SHOWN_OF_A_RECORD: Final = 300  # characters
 
 
 class Report(Struct, frozen=True):
-    """ok: no violation.  `counts` and `by_kind` tell of all; of each kind only the first few are in `violations`."""
+    """ok: no violation.  `counts` and `by_kind` tell of all; of each kind only the first few are in `violations`.
+
+    records: the values of the records that these violations name, by "partition:offset" in `task-events`.
+    """
 
     ok: bool
     figures: Figures
@@ -25,6 +30,21 @@ class Report(Struct, frozen=True):
     violations: tuple[Violation, ...]
     warnings: tuple[Violation, ...]
     warning_count: int
+    records: dict[str, str] = {}
+
+    def places(self) -> set[Place]:
+        """Of the records that show the violations which are kept."""
+        return {place for violation in self.violations for place in violation.records}
+
+    def with_records(self, values: Mapping[Place, bytes]) -> "Report":
+        """The same with the records themselves."""
+        records = {str(place): value.decode(errors="backslashreplace") for place, value in sorted(values.items())}
+        return msgspec.structs.replace(self, records=records)
+
+    def evidence_of(self, violation: Violation) -> list[str]:
+        """A line for each record, and each line of a journal, that shows it."""
+        records = [f"{place} {_cut(self.records.get(str(place), ''))}".rstrip() for place in violation.records]
+        return records + list(violation.journal)
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)
@@ -52,6 +72,8 @@ def show(verdict: Report, console: Console) -> None:
     console.print(_guarantees(verdict), _figures(verdict.figures))
     for violation in verdict.violations[:SHOWN_IN_TEXT]:
         console.print(_violation(violation, "red"))
+        for line in verdict.evidence_of(violation):
+            console.print(f"  [dim]{escape(line)}[/]", soft_wrap=True, highlight=False)
     for warning in verdict.warnings[:SHOWN_IN_TEXT]:
         console.print(_violation(warning, "yellow"))
     total = sum(verdict.counts.values())
@@ -110,11 +132,13 @@ def milliseconds(seconds: float) -> str:
 
 
 def _violation(violation: Violation, colour: str) -> str:
-    where = [f"{place.partition}:{place.offset}" for place in violation.records] + list(violation.journal)
-    records = f"  [dim]records {escape(', '.join(where))}[/]" if where else ""
     head = f"[{colour}]{violation.guarantee.value} {violation.kind}[/]"
     group = "" if violation.group is None else f" group {violation.group!r}:"
-    return f"{head}{escape(group)} {escape(violation.text)}{records}"
+    return f"{head}{escape(group)} {escape(violation.text)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_OF_A_RECORD else f"{text[:SHOWN_OF_A_RECORD]}…"
 
 
 __all__ = ["Guarantee", "Report", "milliseconds", "report", "show"]

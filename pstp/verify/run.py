@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from pstp.verify.findings import Guarantee, Kill, Violation
 from pstp.verify.history import History
 from pstp.verify.journal import Journals
-from pstp.verify.reader import TopicReader, read_dump
+from pstp.verify.junit import to_junit
+from pstp.verify.reader import TopicReader, dump_values, read_dump
 from pstp.verify.report import Report, show
 from pstp.verify.shared import Options
 from streams.engine import ORIGIN_HEADER
@@ -36,8 +37,11 @@ def run(
     compare_tasks: bool = True,
     stall_s: float | None = None,
     as_json: bool = False,
+    junit: Path | None = None,
 ) -> int:
-    """Check and print; returns the exit code, 0 or 1.  Raises `UserError` (exit code 2) when it cannot read.
+    """Check, print, and write a JUnit file if asked; returns the exit code, 0 or 1.
+
+    Raises `UserError` (exit code 2) when it cannot read.
 
     compare_tasks: also read `tasks`, and hold every record of it against the history; needs a cluster, and a history
     that is drained.
@@ -49,6 +53,8 @@ def run(
         verdict = check_cluster(settings, options, journals=journals, compare_tasks=compare_tasks)
     else:
         verdict = check_dump(dump, options, journals=journals)
+    if junit is not None:
+        _write_junit(junit, verdict)
     if as_json:
         sys.stdout.write(verdict.to_json().decode() + "\n")
     else:
@@ -81,7 +87,8 @@ def check_cluster(
             _warn_of_held(history, tasks)
             starts = {partition: bounds.low for partition, bounds in tasks.bounds.items()}
             history.shared.compare_with_tasks(_offsets(tasks, progress), starts)
-    return _end(history, witnesses)
+        verdict = _end(history, witnesses)
+        return verdict.with_records(events.values(sorted(verdict.places())))
 
 
 def check_dump(path: Path, options: Options, *, journals: Sequence[Path] = ()) -> Report:
@@ -91,7 +98,15 @@ def check_dump(path: Path, options: Options, *, journals: Sequence[Path] = ()) -
         bar = progress.add_task(path.name, total=path.stat().st_size if path.exists() else None)
         for line in read_dump(path, lambda size: progress.advance(bar, size)):
             history.record(line.partition, line.offset, bytes(line.value))
-    return _end(history, witnesses)
+    verdict = _end(history, witnesses)
+    return verdict.with_records(dump_values(path, verdict.places()))
+
+
+def _write_junit(path: Path, verdict: Report) -> None:
+    try:
+        path.write_bytes(to_junit(verdict))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; name another file with --junit") from error
 
 
 def read_kills(path: Path) -> tuple[Kill, ...]:

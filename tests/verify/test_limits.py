@@ -1,7 +1,6 @@
-"""Millions of events are checked in a minute or so, in memory that grows with groups and not with tasks."""
+"""Memory grows with groups and not with tasks."""
 
 import gc
-import time
 import tracemalloc
 
 from histories import Log
@@ -9,29 +8,6 @@ from histories import Log
 from pstp.verify import History, Options
 from pstp.verify.ledger import Ledger
 from streams.protocol import encode
-
-EVENTS_PER_S_MIN = 40_000  # some 300,000 when nothing else runs
-
-
-def records(tasks: int, groups: int) -> list[bytes]:
-    log = Log()
-    parked = [log.park(f"g{number % groups}") for number in range(tasks)]
-    for task in parked:
-        log.run(task)
-        log.set_state(task)
-    return [encode(event) for event in log.events]
-
-
-def test_speed() -> None:
-    data = records(tasks=10_000, groups=500)
-    rates = []
-    for _ in range(3):
-        history = History(Options(partitions=1))
-        began_s = time.perf_counter()
-        for offset, value in enumerate(data):
-            history.record(0, offset, value)
-        rates.append(len(data) / (time.perf_counter() - began_s))
-    assert max(rates) > EVENTS_PER_S_MIN
 
 
 def test_memory_grows_with_groups_and_not_with_tasks() -> None:

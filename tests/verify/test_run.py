@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from histories import Log
@@ -85,3 +86,37 @@ def test_no_broker() -> None:
     nowhere = SETTINGS.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
     with pytest.raises(UserError, match=r"no broker answers at 127\.0\.0\.1:1"):
         run(nowhere)
+
+
+def test_each_violation_comes_with_the_records_that_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log()
+    first, second = log.park("g"), log.park("g")
+    log.dispatch(first)
+    log.dispatch(second)
+    assert run(SETTINGS, dump=dump(tmp_path, log), expect_drained=False, as_json=True) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert [json.loads(data["records"][f"0:{offset}"])["state"] for offset in (2, 3)] == ["dispatched", "dispatched"]
+    assert run(SETTINGS, dump=dump(tmp_path, log), expect_drained=False) == 1
+    shown = capsys.readouterr().out
+    assert "0:2 {" in shown and "0:3 {" in shown
+
+
+def test_junit(tmp_path: Path) -> None:
+    """Any group id can stand in XML, which has no way to write a zero byte."""
+    log = Log()
+    log.park("\x00<&]]>\x1b")
+    path = tmp_path / "verify.xml"
+    assert run(SETTINGS, dump=dump(tmp_path, log), junit=path) == 1
+    suite = ElementTree.fromstring(path.read_bytes())[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("7", "1")
+    failed = {case.get("name"): case.find("failure") for case in suite if len(case)}
+    failure = failed.pop("G3 nothing lost")
+    assert failed == {} and failure is not None and failure.text is not None
+    assert "lost: group '\\\\x00<&]]>\\\\x1b'" in failure.text.replace("\\x", "\\\\x") and "0:0 {" in failure.text
+
+
+def test_junit_that_cannot_be_written(tmp_path: Path) -> None:
+    log = Log()
+    log.run(log.park("g"))
+    with pytest.raises(UserError, match="cannot write"):
+        run(SETTINGS, dump=dump(tmp_path, log), junit=tmp_path)
