@@ -73,6 +73,7 @@ class Poller(threading.Thread):
             "session.timeout.ms": limits.SESSION_TIMEOUT_MS, "heartbeat.interval.ms": limits.HEARTBEAT_INTERVAL_MS,
             "max.poll.interval.ms": limits.POLL_INTERVAL_MS_MAX, "socket.timeout.ms": 10_000,
             "fetch.queue.backoff.ms": 5, "fetch.wait.max.ms": 100, "reconnect.backoff.max.ms": 500,
+            **self._metrics.kafka.conf("dispatches"),
         })  # fmt: skip
         self._consumer = ck.Consumer(conf, logger=kafka_logger())
 

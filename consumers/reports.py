@@ -1,8 +1,9 @@
 """Reports to the schedulers: records on `completions`, in order, acknowledged by all replicas."""
 
 import threading
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import confluent_kafka as ck
 import structlog
@@ -33,7 +34,11 @@ class Claim(NamedTuple):
 class Reporter(threading.Thread):
     """One idempotent producer.  A report waits for the broker as long as it takes; leases decide what it is worth."""
 
-    def __init__(self, settings: Settings, worker: str, boot_id: str, on_fatal: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, worker: str, boot_id: str, on_fatal: Callable[[str], None],
+        stats: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """`stats`: settings that make librdkafka tell its statistics."""
         super().__init__(name="reports", daemon=True)
         self._topic = settings.topic("completions")
         self._worker, self._boot_id = worker, boot_id
@@ -42,7 +47,7 @@ class Reporter(threading.Thread):
         conf = settings.kafka(**{
             "enable.idempotence": True, "linger.ms": 1, "message.timeout.ms": 0, "reconnect.backoff.max.ms": 500,
             "message.max.bytes": limits.RECORD_BYTES_MAX, "queue.buffering.max.messages": _QUEUED_MAX,
-            "error_cb": self._error,
+            "error_cb": self._error, **stats,
         })  # fmt: skip
         self._producer = ck.Producer(conf, logger=kafka_logger())
 

@@ -28,6 +28,7 @@ from streams.http import HttpServer
 from streams.members import Announcer, MembersView
 from streams.protocol import PROTOCOL, Control, Member, VersionError
 from streams.settings import Settings
+from streams.targets import Target
 from streams.topics import verify_identity
 
 log = structlog.get_logger("worker")
@@ -78,7 +79,8 @@ class Worker:
             settings, instance, self._boot_id, on_change=self._members_changed, on_failed=self._fail
         )
         self._announcer = Announcer(settings)
-        self._reporter = Reporter(settings, instance, self._boot_id, on_fatal=self._fence)
+        stats = self._metrics.kafka.conf("completions")
+        self._reporter = Reporter(settings, instance, self._boot_id, on_fatal=self._fence, stats=stats)
         self._keeper = LeaseKeeper(settings, self._fence)
         self._loops = LoopExecutor(self._metrics)
         self._threads = ThreadExecutor()
@@ -108,10 +110,12 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         if self._stop_requested:
             return
+        target = Target(self._settings, "worker", self._instance)
         http = HttpServer(self._settings.http, self._metrics_registry, self._is_live, self._is_ready)
         try:
             await asyncio.to_thread(self._connect)
             self._http = await http.start()
+            target.write(self._http)
             self._say(frozenset())
             for thread in (self._announcer, self._reporter, self._keeper, self._control, self._poller):
                 thread.start()
@@ -120,6 +124,7 @@ class Worker:
             await asyncio.to_thread(self._drain)
         finally:
             await http.stop()
+            target.remove()
             self._view.stop()
         if self._failure is not None:
             raise self._failure

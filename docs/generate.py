@@ -2,14 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
-from prometheus_client import CollectorRegistry
 from pydantic.fields import FieldInfo
 
-from consumers.metrics import WorkerMetrics
-from streams.metrics import SchedulerMetrics
+from streams.catalogue import BOTH, SCHEDULER, WORKER
 from streams.settings import Settings
 
 HERE = Path(__file__).parent
@@ -40,30 +36,22 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Each process serves them at `/metrics`; its address is in its log and in the topic `members`. Labels name",
-        "types, states, reasons, topics and partitions: the number of series does not grow with groups or tasks.",
-        "Made from `streams/metrics.py` and `consumers/metrics.py` by `docs/generate.py`.",
+        "Each process serves them at `/metrics`; its address is in its log, in the topic `members`, and in a file for",
+        "Prometheus' `file_sd_configs` under `PSTP_DATA_DIR/targets`. No label names a group or a task.",
+        "",
+        "Those *of the partition* are exact: they stand in the changelog, are written in the transaction that writes",
+        "the events they count, and only the owner of the partition exports them. `sum(max by (partition, state) (…))`",
+        "is what happened, ever, whatever died in between. All others count what one process did since it began.",
+        "",
+        "Made from `streams/catalogue.py` by `docs/generate.py`.",
     ]
-    for title, registry in (("Scheduler", _scheduler_registry()), ("Worker", _worker_registry())):
-        lines += ["", f"## {title}", "", "| metric | kind | meaning |", "|---|---|---|"]
-        for metric in sorted(registry.collect(), key=lambda m: m.name):
-            suffix = "_total" if metric.type == "counter" else ""
-            lines.append(f"| `{metric.name}{suffix}` | {metric.type} | {metric.documentation} |")
+    for title, metrics in (("Scheduler", SCHEDULER), ("Worker", WORKER), ("Both", BOTH)):
+        lines += ["", f"## {title}", "", "| metric | kind | labels | of the | meaning |", "|---|---|---|---|---|"]
+        for metric in metrics:
+            suffix = {"counter": "_total", "info": "_info"}.get(metric.kind, "")
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            lines.append(f"| `{metric.name}{suffix}` | {metric.kind} | {labels} | {metric.scope} | {metric.text} |")
     return "\n".join(lines) + "\n"
-
-
-def _scheduler_registry() -> CollectorRegistry:
-    engine = SimpleNamespace(counts={}, partitions={}, ready=(), watch=(), types_without_handler=dict)
-    scheduler = SimpleNamespace(engine=engine, transactor=SimpleNamespace(committed=0), lag=dict, held=tuple)
-    registry = CollectorRegistry()
-    SchedulerMetrics(registry, cast(Any, scheduler))
-    return registry
-
-
-def _worker_registry() -> CollectorRegistry:
-    registry = CollectorRegistry()
-    WorkerMetrics(registry)
-    return registry
 
 
 def pages() -> Iterator[tuple[Path, str]]:

@@ -15,8 +15,10 @@ from typing import NamedTuple, TypeGuard, TypeVar
 import msgspec
 
 from streams import group as machine
-from streams import history, limits, protocol, rows
+from streams import history, limits, protocol, rows, totals
+from streams.catalogue import TYPES_MAX, WAIT_S
 from streams.clock import Now
+from streams.distribution import Distribution
 from streams.group import (
     Accepted,
     Bury,
@@ -43,7 +45,19 @@ from streams.group import (
 from streams.intake import AcceptedTask, Refused, read_task
 from streams.murmur2 import home_partition
 from streams.partition import Entry, Partition, Slot, read_row, take_head
-from streams.protocol import PROTOCOL, Completion, Control, Dispatch, DispatchedTask, Event, Member, Reason, Report
+from streams.protocol import (
+    PROTOCOL,
+    TERMINAL,
+    Completion,
+    Control,
+    Dispatch,
+    DispatchedTask,
+    Event,
+    Member,
+    Reason,
+    Report,
+    TaskState,
+)
 from streams.ready import Capacity, ReadySet
 from streams.retry import Policy
 from streams.rows import Headers
@@ -53,7 +67,6 @@ from streams.watch import Out, Watch
 ORIGIN_HEADER = "pstp.origin"
 # Partition and offset, no longer than real ones are: what a stranger writes there must not break a row.
 _ORIGIN = re.compile(rb"(\d{1,4}):(\d{1,18})(:keyless)?")
-LABELS_MAX = 300
 Marks = dict[str, str | int]
 
 
@@ -98,7 +111,10 @@ class Engine:
         self.ready = ReadySet()
         self.watch = Watch(int(lease_s * 1000))
         self.members: list[Member] = []
-        self.counts: Counter[tuple[str, str]] = Counter()  # (what, label), for metrics
+        # For metrics of this process; what became of tasks is in each partition's totals.
+        self.counts: Counter[tuple[str, str]] = Counter()  # by (what, label)
+        self.waits: dict[str, Distribution] = {}  # per type, seconds
+        self.durations: dict[str, Distribution] = {}
         self.unclaimed: Counter[int] = Counter()
         self.running: Counter[str] = Counter()
         self.out: Counter[str] = Counter()  # per type
@@ -255,7 +271,7 @@ class Engine:
 
     def _label(self, task_type: str) -> str:
         """A type as a metric's label: publishers invent types, so only so many are told apart."""
-        if ("accepted", task_type) in self.counts or len(self.counts) < LABELS_MAX:
+        if ("accepted", task_type) in self.counts or len(self.counts) < TYPES_MAX:
             return task_type
         return "(other)"
 
@@ -336,9 +352,10 @@ class Engine:
 
     def _refuse_report(self, partition: Partition, completion: Completion, report: Report, why: Ignored) -> None:
         """Refusing to believe a worker that lost its claim is what keeps a group serial."""
-        self.counts["report_refused", why] += 1
         event = history.report_refused(completion, report, why, self._now)
-        if event is not None:
+        if event is None:
+            self.counts["renewal_refused", why] += 1
+        else:
             self._publish(partition, shown(completion.group.encode()), event)
 
     # -- time
@@ -525,7 +542,6 @@ class Engine:
 
     def _bury(self, partition: Partition, entry: Entry, effect: Bury) -> None:
         row, task = read_row(entry.row)
-        self.counts["dead_lettered", effect.reason] += 1
         marks: Marks = {
             "reason": effect.reason, "partition": row.origin_partition, "offset": row.origin_offset,
             "group": entry.name, "task-id": task.task_id, "type": task.type,
@@ -544,13 +560,26 @@ class Engine:
     ) -> None:  # fmt: skip
         task = accepted[0] if accepted else entry.task
         assert task is not None
-        self.counts["state", effect.state] += 1
+        self._time(entry, task.type, effect)
         boot_id = completion.boot_id if completion else None
         origin = (accepted[1].origin_partition, accepted[1].origin_offset) if accepted else None
         event = history.state_changed(entry.name, task, effect, self._now, boot_id, origin)
         self._publish(partition, entry.key, event)
 
+    def _time(self, entry: Entry, task_type: str, effect: Emit) -> None:
+        """How long the head waited for its first start, and for its end, by the clocks of its partition's owners."""
+        if effect.state is TaskState.RUNNING:
+            times = self.waits if effect.attempt == 1 else None
+        else:
+            times = self.durations if effect.state in TERMINAL else None
+        if times is not None:
+            label = self._label(task_type)
+            if label not in times:
+                times[label] = Distribution(WAIT_S)
+            times[label].add((self._now.wall_ms - entry.accepted_ms) / 1000)
+
     def _publish(self, partition: Partition, key: bytes | None, event: Event) -> None:
+        totals.add(partition.totals, event)
         self._put("task-events", partition.number, key, protocol.encode(event))
 
     # -- rows

@@ -8,6 +8,7 @@ from streams import limits, rows
 from streams.group import IDLE, Group
 from streams.intake import AcceptedTask, Refused, read_task
 from streams.rows import PartitionRow, TaskRow
+from streams.totals import Totals
 
 INPUTS: Final = ("tasks", "completions", "commands")
 
@@ -27,8 +28,9 @@ class Slot(NamedTuple):
 class Entry:
     """One group.  `task` and `row` belong to its head; `parked` holds (sequence, row) of those behind, in order."""
 
-    __slots__ = ("accepted_ms", 
-        "group", "has_row", "holds", "key", "name", "overdue", "parked", "row", "since_ms", "state", "task", "timer",
+    __slots__ = (
+        "accepted_ms", "group", "has_row", "holds", "key", "name", "overdue", "parked", "row", "since_ms", "state",
+        "task", "timer",
     )  # fmt: skip
 
     def __init__(self, key: bytes) -> None:
@@ -59,6 +61,7 @@ class Partition:
         self.next_offsets = dict.fromkeys(INPUTS, 0) | (row.next_offsets if row else {})
         self.origins: dict[int, int] = row.origins if row else {}
         self.input_ids: dict[str, str] = row.input_ids if row else {}
+        self.totals: Totals = row.totals if row else {}
         self.entries: dict[bytes, Entry] = {}
         self.read_up_to = dict(self.next_offsets)  # also past what carries no record, such as transaction markers
         self.changed = False
@@ -78,7 +81,8 @@ class Partition:
     def to_row(self, owner: str, boot_id: str, *, released: bool) -> bytes:
         return rows.encode(
             PartitionRow(
-                rows.ROW_FORMAT, self.counter, self.next_offsets, self.origins, owner, boot_id, released, self.input_ids
+                rows.ROW_FORMAT, self.counter, self.next_offsets, self.origins, owner, boot_id, released,
+                self.input_ids, self.totals,
             )
         )  # fmt: skip
 

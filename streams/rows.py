@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from streams.group import Head
 from streams.protocol import Reason, VersionError
+from streams.totals import Totals
 
 ROW_FORMAT: Final = 1
 PARTITION_KEY: Final = b"P"
@@ -31,7 +32,7 @@ Headers = list[tuple[str, bytes | None]]
 class PartitionRow(Struct, array_like=True):
     """One per partition.  `next_offsets`: per input topic; what lies below was taken in.  `origins`: the same for
     forwarded tasks, per partition that they came from.  `owner`: transactional id and boot id of who writes; `released`
-    when that owner let go cleanly.
+    when that owner let go cleanly.  `totals`: see `streams.totals`.
     """
 
     v: int
@@ -42,6 +43,7 @@ class PartitionRow(Struct, array_like=True):
     boot_id: str
     released: bool
     input_ids: dict[str, str] = {}  # Kafka's id of each input topic to which the offsets belong
+    totals: Totals = {}
 
 
 class TaskRow(Struct, array_like=True, gc=False):

@@ -34,6 +34,7 @@ from streams.protocol import PROTOCOL, Member, VersionError
 from streams.retry import Policy
 from streams.settings import Settings, TopicName
 from streams.store import LoadingInterrupted, LogWentBack, Store
+from streams.targets import Target
 from streams.topics import verify_identity
 from streams.transaction import GroupMetadata, TransactionFailed, Transactor
 from streams.transport import Batch, Pump
@@ -65,7 +66,10 @@ class Scheduler:
             lease_s=settings.lease_s, task_bytes_max=settings.task_bytes_max,
             policy=Policy(max_attempts=settings.max_attempts),
         )  # fmt: skip
-        self.transactor = Transactor(settings, owner)
+        registry = CollectorRegistry()
+        self.metrics = SchedulerMetrics(registry, self)
+        self.transactor = Transactor(settings, owner, self.metrics.kafka.conf("transactions"))
+        self.assignments = 0
         self.store = Store(settings, lambda owner: self.transactor.fence(owner), self._note_loading)
         self.loading: int | None = None  # rows read so far, while partitions are loaded
         self._lookups = Lookups(settings)
@@ -85,18 +89,18 @@ class Scheduler:
         self._ended_at: dict[TP, int] = {}  # where an input partition was last read to its end
         self._stuck: dict[TP, int] = {}  # held up by an open transaction, and since when
         self._stuck_due_ms = 0
+        self._read_ms: dict[TopicName, int] = {}  # timestamp of the latest record of each input
         self._failures = 0  # in a row: the more, the longer the pause before joining again
         self._fenced: set[str] = set()  # boot ids of schedulers that fell silent
         self._trusted = True  # whether memory says what the log says
         self._unread: set[TP] = set()  # input partitions not read to an end since they were assigned
         self._members = MembersView(settings, instance, self.boot_id, on_failed=self._fail_from_thread)
         self._announcer = Announcer(settings)
-        registry = CollectorRegistry()
-        self.metrics = SchedulerMetrics(registry, self)
         self._http = HttpServer(
             settings.http, registry, live=self.is_live, ready=self.is_ready, routes=questions.routes(self)
         )
         self._http_address = ""
+        self._target = Target(settings, "scheduler", instance)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life
@@ -111,6 +115,7 @@ class Scheduler:
         await self._in_thread("loading", self._members.ensure_unused)
         await self._in_thread("transaction", self.transactor.start)
         self._http_address = await self._http.start()
+        self._target.write(self._http_address)
         self._announce()
         self._announcer.start()
         app = new_app(self)
@@ -127,6 +132,7 @@ class Scheduler:
             await app.stop()
             await self._in_thread("lookups", self._leave)
             await self._http.stop()
+            self._target.remove()
             for thread in self._threads.values():
                 thread.shutdown(wait=False)
         if self._fatal is not None:
@@ -170,6 +176,7 @@ class Scheduler:
             # tasks.  A record larger than a fetch comes alone (KIP-74).
             "fetch.wait.max.ms": 50, "fetch.queue.backoff.ms": 5, "queued.min.messages": 100,
             "fetch.message.max.bytes": limits.FETCH_BYTES,
+            **self.metrics.kafka.conf("input"),
         })  # fmt: skip
 
     def interrupt_loading(self) -> None:
@@ -180,6 +187,7 @@ class Scheduler:
         numbers = {tp.partition for tp in assigned}
         self.store.interrupted.clear()
         self._trusted, self._unread = True, set(assigned)
+        self.assignments += 1
         self._group = self.pump.group if self.pump else None
         try:
             self.loading = 0
@@ -248,6 +256,9 @@ class Scheduler:
         self._group = batch.group or self._group
         self._unread -= batch.ends.keys()
         self._ended_at |= batch.ends
+        if batch.records:
+            last = batch.records[-1]
+            self._read_ms[self._names[last.topic() or ""]] = last.timestamp()[1]
         moment = now()
         self._take_answers(moment)
         self.engine.members = list(self._members.alive().values())
@@ -437,6 +448,14 @@ class Scheduler:
             if partition is not None:
                 lag[topic] += max(0, end - partition.read_up_to[topic])
         return lag
+
+    def lag_s(self) -> dict[TopicName, float]:
+        """By topic: how long ago the last record that was read had been written, while there are more; else 0."""
+        wall_ms = now().wall_ms
+        return {
+            topic: max(0.0, (wall_ms - self._read_ms[topic]) / 1000) if records and topic in self._read_ms else 0.0
+            for topic, records in self.lag().items()
+        }
 
     def held(self) -> list[tuple[TopicName, int]]:
         """Input partitions that do not go on because somebody left a transaction open there."""

@@ -50,6 +50,7 @@ class Store:
         group = settings.kafka(**{"group.id": settings.scheduler_group, "enable.auto.commit": False})
         self._group = ck.Consumer(group, logger=kafka_logger())
         self.interrupted = threading.Event()
+        self.load_s = 0.0  # how long the latest load took
         self.input_ids: dict[str, str] = {}  # what the topics are, by Kafka's ids; set before the first load
 
     def load(self, numbers: Iterable[int]) -> dict[int, Partition]:
@@ -66,7 +67,8 @@ class Store:
             tables = self._read(rest)
             loaded |= {p: load(p, tables[p]) for p in rest}
             count = sum(map(len, tables.values()))
-            log.info("loaded", partitions=rest, rows=count, seconds=round(time.monotonic() - began_s, 3))
+            self.load_s = round(time.monotonic() - began_s, 3)
+            log.info("loaded", partitions=rest, rows=count, seconds=self.load_s)
         for partition in loaded.values():
             partition.follow(self.input_ids)
         self._check_inputs(loaded)

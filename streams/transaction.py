@@ -3,13 +3,17 @@
 The group fences only the offsets (KIP-447), so each transaction carries the positions of the partitions it writes for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import confluent_kafka as ck
 import structlog
 
 from streams import limits
+from streams.catalogue import RECORDS, SHORT_S
+from streams.clock import mono_ns
+from streams.distribution import Distribution
 from streams.engine import Output
 from streams.logs import kafka_logger
 from streams.settings import Settings, TopicName
@@ -27,20 +31,32 @@ class TransactionFailed(RuntimeError):
     """Nothing of it happened, or nobody knows: memory must be loaded afresh."""
 
 
+class Figures:
+    """Of all transactions of this process."""
+
+    def __init__(self) -> None:
+        self.committed = self.failed = 0
+        self.seconds, self.records = Distribution(SHORT_S), Distribution(RECORDS)
+
+
 class Transactor:
     """The instance's transactional producer.  Its methods block; all are called from one worker thread."""
 
-    def __init__(self, settings: Settings, transactional_id: str) -> None:
+    def __init__(
+        self, settings: Settings, transactional_id: str, stats: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """`stats`: settings that make librdkafka tell its statistics."""
         self._settings = settings
         self._id = transactional_id
+        self._stats = stats
         self._producer: ck.Producer | None = None
         self._topics: dict[TopicName, str] = {}
-        self.committed = 0
+        self.figures = Figures()
 
     def successor(self) -> "Transactor":
         """A new one with the same id, for when this one hangs."""
-        new = Transactor(self._settings, self._id)
-        new.committed = self.committed
+        new = Transactor(self._settings, self._id, self._stats)
+        new.figures = self.figures
         return new
 
     def start(self) -> None:
@@ -62,9 +78,10 @@ class Transactor:
             self.start()
 
     def commit(
-        self, outputs: Iterable[Output], offsets: dict[tuple[TopicName, int], int], group: GroupMetadata
+        self, outputs: Sequence[Output], offsets: dict[tuple[TopicName, int], int], group: GroupMetadata
     ) -> None:
         """Write `outputs` and `offsets` (next to read) in one transaction.  Raises `TransactionFailed`."""
+        began_ns = mono_ns()
         try:
             if self._producer is None:
                 self.start()
@@ -79,9 +96,12 @@ class Transactor:
         except (ck.KafkaException, BufferError, TransactionFailed) as error:
             # Not aborted here: that may wait for a broker that is gone.  The next start aborts it, under a new epoch.
             self._producer = None
+            self.figures.failed += 1
             log.warning("transaction failed", error=str(error))
             raise TransactionFailed(str(error)) from error
-        self.committed += 1
+        self.figures.committed += 1
+        self.figures.seconds.add((mono_ns() - began_ns) / 1e9)
+        self.figures.records.add(len(outputs))
 
     def _write(self, producer: ck.Producer, outputs: Iterable[Output]) -> None:
         producer.begin_transaction()
@@ -109,4 +129,6 @@ class Transactor:
             "queue.buffering.max.kbytes": 1_048_576,
             "compression.type": "lz4",
         })  # fmt: skip
+        if transactional_id == self._id:
+            conf |= self._stats
         return ck.Producer(conf, logger=kafka_logger())

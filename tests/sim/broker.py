@@ -46,6 +46,10 @@ class Message:
     def headers(self) -> Headers | None:
         return self._headers
 
+    def timestamp(self) -> tuple[int, int]:
+        """Nothing is decided by it."""
+        return 1, 0
+
     def error(self) -> None:
         return None
 

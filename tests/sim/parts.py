@@ -143,7 +143,7 @@ class Reporter:
     """An idempotent producer: in order per partition, as late as it takes, once."""
 
     def __init__(
-        self, settings: Settings, worker: str, boot_id: str, on_fatal: Callable[[str], None]
+        self, settings: Settings, worker: str, boot_id: str, on_fatal: Callable[[str], None], stats: Any = None
     ) -> None:  # fmt: skip
         self._worker, self._boot_id = worker, boot_id
         self._process = STAGE.wire.process()

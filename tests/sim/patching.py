@@ -133,6 +133,10 @@ async def _wait(futures: set[Any], timeout: float) -> tuple[set[Any], set[Any]]:
 class _Null:
     """Takes the place of metrics and servers: any call is fine and does nothing."""
 
+    def keys(self) -> tuple[str, ...]:
+        """No settings to add."""
+        return ()
+
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
@@ -181,10 +185,10 @@ def install() -> None:
             if getattr(module, clock, None) is getattr(streams.clock, clock) and module is not streams.clock:
                 setattr(module, clock, function)
     real = vars(asyncio) | {"get_running_loop": EventLoop, "wait": _wait}
-    _replace(streams.scheduler, asyncio=SimpleNamespace(**real), SchedulerMetrics=_Null, HttpServer=_Null, CollectorRegistry=_Null,
+    _replace(streams.scheduler, asyncio=SimpleNamespace(**real), SchedulerMetrics=_Null, HttpServer=_Null, Target=_Null, CollectorRegistry=_Null,
              ThreadPoolExecutor=_Null, verify_identity=lambda _: None, trim_topics=lambda *_: None,
              MembersView=parts.View, Announcer=parts.Announcer)  # fmt: skip
-    _replace(consumers.worker, WorkerMetrics=_Null, HttpServer=_Null, CollectorRegistry=_Null,
+    _replace(consumers.worker, WorkerMetrics=_Null, HttpServer=_Null, Target=_Null, CollectorRegistry=_Null,
              verify_identity=lambda _: None, MembersView=parts.View, Announcer=parts.Announcer,
              Reporter=parts.Reporter, LeaseKeeper=parts.Keeper, LoopExecutor=parts.Executor,
              ThreadExecutor=parts.Executor, ProcessExecutor=_Null, time=SimpleNamespace(sleep=_sleep))  # fmt: skip

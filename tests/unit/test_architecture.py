@@ -15,8 +15,9 @@ FUNCTION_LINES_MAX = 60
 PURE = {
     f"streams.{name}"
     for name in (
-        "cloudevents", "depth", "engine", "errors", "group", "history", "intake", "limits", "murmur2", "partition",
-        "protocol", "ready", "retry", "rfc3339", "rows", "topic_plan", "watch",
+        "catalogue", "cloudevents", "depth", "distribution", "engine", "errors", "group", "history", "intake",
+        "limits", "murmur2", "partition", "protocol", "ready", "retry", "rfc3339", "rows", "topic_plan", "totals",
+        "watch",
     )
 }  # fmt: skip
 NEVER_IN_PURE = {
@@ -27,7 +28,8 @@ NEVER_IN_PURE = {
 PURE_MAY_IMPORT = PURE | {"streams", "streams.settings", "streams.clock"}
 # What workers and publishers may use of the scheduler's package: what is pure, and what every process needs.
 SHARED = PURE_MAY_IMPORT | {
-    "streams.members", "streams.http", "streams.logs",
+    "streams.members", "streams.http", "streams.logs", "streams.exposition", "streams.kafka_stats",
+    "streams.targets",
     "streams.topics",  # a worker, too, must not run on topics that are not the recorded ones
     "streams.admin",  # and an outage of Kafka is no reason to stop
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """`streams.engine`: what one batch leads to, and what a successor finds."""
 
+from collections import Counter
+
 import msgspec
 import pytest
 from msgspec import Raw
@@ -9,6 +11,7 @@ from streams.clock import Now
 from streams.engine import ORIGIN_HEADER, Engine, Input, RecordFailed, read_origin
 from streams.group import Phase
 from streams.murmur2 import home_partition
+from streams.partition import load
 from streams.protocol import PROTOCOL, EventKind, HandlerPolicy, Reason, ReportKind, TaskState, utc
 from streams.rows import Headers
 from tests.unit.world import LEASE_MS, Execution, N, World, group_of, state_json
@@ -202,7 +205,8 @@ def test_a_repeated_success_applies_its_state_once(world: World) -> None:
     assert len([e for e in world.events() if e.kind is EventKind.GROUP_STATE]) == 1
     refused = [e for e in world.events() if e.kind is EventKind.STALE_REPORT]
     assert [(e.reason, e.note) for e in refused] == [("stale_token", "succeeded refused")] * 3
-    assert world.engines["s1"].counts["report_refused", "stale_token"] == 3
+    totals = [p.totals for p in world.engines["s1"].partitions.values()]
+    assert [t["refused"] for t in totals if "refused" in t] == [{"stale_token": 3}]
 
 
 def test_refused_renewals_and_progress_are_counted_and_not_told(world: World) -> None:
@@ -214,7 +218,7 @@ def test_refused_renewals_and_progress_are_counted_and_not_told(world: World) ->
     world.say(execution, K.PROGRESS, fraction=1.0)
     world.step()
     assert not [e for e in world.events() if e.kind is EventKind.STALE_REPORT]
-    assert world.engines["s1"].counts["report_refused", "stale_token"] == 2
+    assert world.engines["s1"].counts["renewal_refused", "stale_token"] == 2
 
 
 # -- time
@@ -947,10 +951,21 @@ def test_metrics_count_what_the_history_tells(world: World) -> None:
         world.publish(name)
     world.append("tasks", 0, b"", b'{"type":"t"}')
     world.work_off()
-    counts = world.engines["s1"].counts
+    engine = world.engines["s1"]
+    states = sum((Counter(p.totals["states"]) for p in engine.partitions.values() if p.totals), Counter[str]())
     for state in (TaskState.PARKED, TaskState.DISPATCHED, TaskState.RUNNING, TaskState.SUCCEEDED):
-        assert counts["state", state] == sum(e.state is state for e in world.events()) == 3
-    assert counts["rejected", Reason.NO_GROUP] == 1 and counts["accepted", "t"] == 3
+        assert states[state] == sum(e.state is state for e in world.events()) == 3
+    assert states[TaskState.REJECTED] == 1 == engine.partitions[0].totals["buried"][Reason.NO_GROUP]
+    assert engine.counts["accepted", "t"] == 3
+    assert engine.waits["t"].buckets()[-1] == engine.durations["t"].buckets()[-1] == ("+Inf", 3)
+
+
+def test_totals_go_on_with_the_next_owner(world: World) -> None:
+    world.publish("a")
+    world.work_off()
+    (before,) = [p for p in world.engines["s1"].partitions.values() if p.totals.get("states")]
+    row = before.to_row("pstp-s2", "boot-s2", released=False)
+    assert load(before.number, {rows.PARTITION_KEY: row}).totals == before.totals != {}
 
 
 def test_the_stamp_names_its_owner_and_whether_it_let_go(world: World) -> None:

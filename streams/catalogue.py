@@ -1,0 +1,124 @@
+"""Every metric of PSTP: its name, kind, labels and meaning, in one place.  docs/metrics.md is made from it.
+
+Names follow Prometheus' own rules (base units; `_total`, `_seconds`, `_bytes`; https://prometheus.io/docs/practices/
+naming).  No label names a group, a task or anything else that clients make up: task types are cut to `TYPES_MAX`.
+
+scope: "partition" means that only the owner exports it, from what the changelog says, with the partition as a label: it
+neither doubles nor starts again when partitions move, when processes die or when input is read again.  "process" means
+that it counts what this process has done since it began.
+"""
+
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+TYPES_MAX: Final = 300
+
+Kind = Literal["counter", "gauge", "histogram", "info"]
+Role = Literal["scheduler", "worker", "both"]
+
+
+class Metric(NamedTuple):
+    """`name` without the suffix that its kind adds (`_total`, `_info`)."""
+
+    name: str
+    kind: Kind
+    role: Role
+    text: str
+    labels: tuple[str, ...] = ()
+    scope: Literal["process", "partition"] = "process"
+    buckets: tuple[float, ...] = ()
+
+
+# Waiting spans five orders of magnitude: from a free slot at once to a night behind a slow head.
+WAIT_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200, 43_200)
+HANDLER_S: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600)
+SHORT_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+RECORDS: Final = (1, 5, 20, 100, 500, 2_000, 10_000, 50_000)
+
+
+def _maker(kind: Kind, role: Role, prefix: str = "pstp_") -> Callable[..., Metric]:
+    def make(name: str, text: str, *labels: str, buckets: tuple[float, ...] = ()) -> Metric:
+        return Metric(prefix + name, kind, role, text, labels, buckets=buckets)
+
+    return make
+
+
+def _exact(name: str, text: str, *labels: str) -> Metric:
+    return Metric(f"pstp_{name}", "counter", "scheduler", text, ("partition", *labels), "partition")
+
+
+_counter, _gauge, _histogram = (_maker(kind, "scheduler") for kind in ("counter", "gauge", "histogram"))
+SCHEDULER: Final = (
+    # What became of tasks: exact.
+    _exact("task_states", "Task state changes, by new state", "state"),
+    _exact("tasks_dead_lettered", "Dead letters, by reason", "reason"),
+    _exact("reports_refused", "Workers' reports that came too late or twice and changed nothing", "reason"),
+    _exact("attempts_lost", "Attempts that ended because their worker was lost"),
+    # What is there now.
+    _gauge("groups", "Groups with work or state, by what their head does", "phase"),
+    _gauge("groups_ready", "Heads that wait for a free slot"),
+    _gauge("groups_blocked", "Groups that stand still until somebody acts, by reason", "reason"),
+    _gauge("groups_without_handler", "Ready heads of types that no live worker handles", "type"),
+    _gauge("tasks_parked", "Tasks behind a head"),
+    _gauge("tasks_in_flight", "Tasks dispatched or running", "type"),
+    _gauge("oldest_unfinished_seconds", "Age of the oldest unfinished task"),
+    _gauge("slots", "Slots of live workers, as this scheduler hears of them"),
+    _gauge("workers", "Live workers, as this scheduler hears of them"),
+    # How long things take.
+    _histogram("wait_seconds", "From acceptance to the first start of a task", "type", buckets=WAIT_S),
+    _histogram("task_seconds", "From acceptance to the end of a task, retries included", "type", buckets=WAIT_S),
+    # Input.
+    _counter("tasks_accepted", "Tasks taken in", "type"),
+    _counter("tasks_rejected", "Records of `tasks` that are no tasks", "reason"),
+    _counter("tasks_forwarded", "Tasks found outside their group's partition"),
+    _counter("records_already_taken", "Records below the watermark, ignored", "topic"),
+    _counter("records_unreadable", "Records of other inputs that cannot be read", "topic"),
+    _gauge("lag_records", "Input records between here and the log's end", "topic"),
+    _gauge("lag_seconds", "Age of the last input record read, while there are more", "topic"),
+    _gauge("input_held", "1 where somebody's open transaction holds up input", "topic", "partition"),
+    # Leases and dispatches.
+    _counter("leases_expired", "Leases that ran out while a task was running"),
+    _counter("renewals_refused", "Renewals and progress of workers that had lost their claim", "reason"),
+    _counter("dispatches_lost", "Dispatches whose claimant never started them"),
+    _counter("claims_looked_up", "Looks at the workers' claims for a dispatch nobody started"),
+    _counter("dispatches_taken_back", "Requests to give back an unclaimed dispatch"),
+    # The log.
+    _counter("transactions", "Transactions, by what became of them", "result"),
+    _histogram("transaction_seconds", "Writing and committing one transaction", buckets=SHORT_S),
+    _histogram("transaction_records", "Records in one transaction", buckets=RECORDS),
+    _counter("rebalances", "Assignments of input partitions to this instance"),
+    _gauge("partitions_owned", "Input partitions of this instance"),
+    _gauge("loading_rows", "Changelog rows read so far, while partitions are loaded; else 0"),
+    _gauge("load_seconds", "How long the latest loading of partitions took"),
+)  # fmt: skip
+
+_w_counter, _w_gauge, _w_histogram = (
+    _maker(kind, "worker", "pstp_worker_") for kind in ("counter", "gauge", "histogram")
+)  # fmt: skip
+WORKER: Final = (
+    _w_counter("started", "Executions begun", "type"),
+    _w_counter("ended", "Reports that end a dispatch, by kind of report", "type", "outcome"),
+    _w_histogram("handler_seconds", "How long handlers run", "type", buckets=HANDLER_S),
+    _w_histogram("claim_seconds", "Committing a claim of one or more dispatches", buckets=SHORT_S),
+    _w_counter("claimed", "Dispatches claimed"),
+    _w_counter("claim_failures", "Claims that failed: refused, unknown until read back, or of another member", "why"),
+    _w_counter("undecodable", "Records that cannot be read", "topic"),
+    _w_gauge("running", "Slots taken"),
+    _w_gauge("slots", "Slots in all"),
+    _w_gauge("read_ahead", "Dispatches read and not claimed"),
+    _w_gauge("partitions", "Partitions of dispatches owned"),
+    _w_counter("timed_out", "Executions whose time was over", "type"),
+    _w_counter("loops_blocked", "Event loops given up because a handler blocked them"),
+)  # fmt: skip
+
+_b_counter, _b_gauge, _b_info = (_maker(kind, "both") for kind in ("counter", "gauge", "info"))
+BOTH: Final = (
+    _b_info("build", "Versions in use", "version", "confluent_kafka", "librdkafka", "python", "role"),
+    _b_gauge("kafka_round_trip_seconds", "librdkafka: average round trip to a broker, lately", "client", "broker"),
+    _b_gauge("kafka_queued_records", "librdkafka: records in the client's queues", "client"),
+    _b_counter("kafka_sent_bytes", "librdkafka: bytes sent to brokers", "client"),
+    _b_counter("kafka_received_bytes", "librdkafka: bytes received from brokers", "client"),
+    _b_counter("kafka_errors", "librdkafka: failed requests and connections", "client"),
+)  # fmt: skip
+
+METRICS: Final = {metric.name: metric for metric in (*SCHEDULER, *WORKER, *BOTH)}

@@ -1,0 +1,29 @@
+"""A histogram that costs a binary search and two additions per value: the scheduler's loop feeds it for every task."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+
+class Distribution:
+    """Counts of values by `bounds` (ascending, inclusive upper ends) and their sum.  One thread writes, any reads."""
+
+    __slots__ = ("_bounds", "_counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Prometheus' form: (upper end, how many values are at most that), with "+Inf" last."""
+        return list(self._cumulative(list(self._counts)))
+
+    def _cumulative(self, counts: list[int]) -> Iterator[tuple[str, float]]:
+        seen = 0
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), counts, strict=True):
+            seen += count
+            yield bound, seen
