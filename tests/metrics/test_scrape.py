@@ -61,7 +61,9 @@ def test_counts_of_outcomes_are_exact_whoever_dies(system: System) -> None:
     schedulers["s1"].kill()
     worker.kill()
     system.worker("w2", slots=8)
+    dead = system.http("s1")
     schedulers["s1"] = system.scheduler("s1")
+    until(lambda: system.http("s1") != dead, what="s1 announces its new address")
     system.history.wait_terminal(606, 90)
 
     def exact() -> bool:
