@@ -36,13 +36,15 @@ def until(condition: Callable[[], T], timeout_s: float = 30.0, what: str = "") -
 
 
 class Process:
-    """One PSTP process.  `log()` is what it wrote so far."""
+    """One PSTP process, or one of another module.  `log()` is what it wrote so far."""
 
-    def __init__(self, name: str, arguments: list[str], env: dict[str, str], log_path: Path) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], env: dict[str, str], log_path: Path, *, module: str = "pstp"
+    ) -> None:
         self.name, self._log_path = name, log_path
         with log_path.open("ab") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "pstp", *arguments], env=env, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, "-m", module, *arguments], env=env, stdout=log, stderr=log, start_new_session=True
             )
 
     def kill(self) -> None:

@@ -1,0 +1,223 @@
+"""The verdict on a run: `pstp verify` with the handlers' journals, and what only this run can know.
+
+What it adds: every acknowledged task has the end that its type leads to; a publisher's order is kept per group; the
+state of each group has counted each success once; executions do not overlap, an execution without an end lasting until
+its process was gone; every repeat was asked for by the handler or is explained by a fault.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from pstp.verify import Options, Report, check_cluster
+from pstp.verify.reader import TopicReader
+from streams.protocol import Event, EventKind, TaskState, decode_events
+from streams.settings import Settings
+from tests.chaos.faults import Fault, Faults
+from tests.chaos.fleet import Life
+
+S = TaskState
+# Types whose handlers ask to run again, and how they say it.
+ASKED: Final = {
+    "chaos.fails": {"failed"}, "chaos.hangs": {"timeout"}, "chaos.hangs_thread": {"timeout"},
+    "chaos.hangs_process": {"timeout"}, "chaos.exits_child": {"failed"},
+}  # fmt: skip
+# How long after a fault its consequences may show: leases restart with each takeover, sessions run out.
+LEASES_PATIENCE: Final = 4
+PATIENCE_S: Final = 40.0
+# A task that could run must within this time, once nothing is done to the system any more.
+PROGRESS_S: Final = 30.0
+
+
+@dataclass
+class Verdict:
+    verify: Report
+    problems: list[str] = field(default_factory=list)
+    repeats: Counter[str] = field(default_factory=Counter)  # "worker_lost: worker_freeze" -> how many
+    longest_stall_s: float = 0.0  # of all
+    longest_calm_stall_s: float = 0.0  # the part of one that lies in no fault's shadow
+
+    @property
+    def ok(self) -> bool:
+        return self.verify.ok and not self.problems
+
+
+@dataclass
+class _Group:
+    state: int = 0
+    newest: dict[str, int] = field(default_factory=dict)  # life of the publisher -> number of its newest task
+    free_at: datetime | None = None
+
+
+@dataclass
+class _Task:
+    type: str
+    state: TaskState
+    ready_at: datetime
+    worker: str | None = None
+
+
+class Judge:
+    def __init__(self, settings: Settings, folder: Path, faults: Faults, lives: list[Life], slack_s: float) -> None:
+        self._settings, self._folder = settings, folder
+        self._faults, self._lives = faults.all(), lives
+        self._slack = timedelta(seconds=slack_s)
+        self._patience = timedelta(seconds=LEASES_PATIENCE * settings.lease_s + PATIENCE_S) + self._slack
+        self._kills = faults.kills({life.name for life in lives if life.role == "worker"}, self._slack)
+        self._groups: dict[str, _Group] = defaultdict(_Group)
+        self._open: dict[tuple[int, int], _Task] = {}
+        self._ends: dict[str, tuple[TaskState, str | None]] = {}
+        self._verdict: Verdict
+
+    def judge(self, acked: dict[str, str]) -> Verdict:
+        """`acked`: id -> type of all tasks that must have come to an end."""
+        journals = sorted(self._folder.glob("journal-*.jsonl"))
+        options = Options(kills=self._kills, clock_tolerance_s=1.0 + self._slack.total_seconds())
+        self._verdict = Verdict(check_cluster(self._settings, options, journals=journals))
+        self._verdict.longest_stall_s = self._verdict.verify.figures.longest_stall_s
+        with closing(TopicReader(self._settings, self._settings.topic("task-events"))) as reader:
+            for partition in reader.bounds:
+                for message in reader.read(partition):
+                    for event in decode_events(message.value() or b""):
+                        if event.kind is EventKind.TASK and event.sequence is not None:
+                            self._step(partition, event)
+        self._compare_ends(acked)
+        self._overlaps(journals)
+        return self._verdict
+
+    def _problem(self, text: str) -> None:
+        self._verdict.problems.append(text)
+
+    # -- the history
+
+    def _step(self, partition: int, event: Event) -> None:
+        key = (partition, event.sequence or 0)
+        group = self._groups[event.group or ""]
+        task = self._open.get(key)
+        if task is None:
+            task = self._open[key] = _Task(event.type or "", S.PARKED, event.at)
+        before, state = task.state, event.state or S.PARKED
+        if state is S.RUNNING:
+            self._order(group, event)
+            self._stalled(group, task, event.at)
+            task.worker = event.worker
+        elif state is S.RETRYING or (state is S.PARKED and before is S.RUNNING):
+            self._repeat(task, event)
+            task.ready_at = max(event.at, event.not_before or event.at)
+        elif state in (S.SUCCEEDED, S.DEAD_LETTERED):
+            self._ended(group, task, event)
+            del self._open[key]
+        task.state = state
+
+    def _order(self, group: _Group, event: Event) -> None:
+        number, _, life = (event.task_id or "").partition("-")
+        if not number.isdigit():
+            return
+        if int(number) < group.newest.get(life, -1):
+            self._problem(f"{event.task_id} of {event.group} started after {group.newest[life]} of the same publisher")
+        group.newest[life] = max(int(number), group.newest.get(life, -1))
+
+    def _stalled(self, group: _Group, task: _Task, at: datetime) -> None:
+        """How much of this wait lies behind the last fault before the start, and its patience?"""
+        ready_at = max(task.ready_at, group.free_at or task.ready_at)
+        shadows = [f for f in self._faults if f.hits(ready_at, at, timedelta(0))]
+        last = max((f.until or at for f in shadows), default=ready_at)
+        calm_s = (at - max(ready_at, last)).total_seconds()
+        self._verdict.longest_calm_stall_s = max(self._verdict.longest_calm_stall_s, calm_s)
+
+    def _repeat(self, task: _Task, event: Event) -> None:
+        reason = event.reason or ""
+        if reason in ASKED.get(task.type, ()):
+            self._verdict.repeats[f"{reason}: asked for by the handler"] += 1
+            return
+        if reason in ("returned", "lost_before_start", "taken_back"):
+            return  # it had not run: the checker holds that against the journals
+        fault = self._explain(task.worker or "", event.at, drains=reason == "abandoned")
+        if fault is None:
+            self._verdict.repeats[f"{reason}: unexplained"] += 1
+            self._problem(f"{event.task_id} runs again ({reason}) at {event.at}; nothing was done to {task.worker}")
+        else:
+            self._verdict.repeats[f"{reason}: {fault.nemesis}"] += 1
+
+    def _explain(self, worker: str, at: datetime, *, drains: bool) -> Fault | None:
+        """The latest fault that can be why."""
+        for fault in reversed(self._faults):
+            if (fault.loses or (drains and fault.drains)) and fault.explains(worker, at, self._patience):
+                return fault
+        return None
+
+    def _ended(self, group: _Group, task: _Task, event: Event) -> None:
+        state = event.state or S.SUCCEEDED
+        self._ends[event.task_id or ""] = state, event.reason
+        group.free_at = event.at
+        if state is S.SUCCEEDED:
+            group.state += 1
+            counted = json.loads(bytes(event.result)) if event.result else None
+            if counted != group.state:
+                self._problem(f"{event.task_id} of {event.group} is success {group.state} and counted {counted}")
+
+    def _compare_ends(self, acked: dict[str, str]) -> None:
+        for task_id, kind in acked.items():
+            end = self._ends.get(task_id)
+            if end is None:
+                self._problem(f"{task_id} ({kind}) was acknowledged and has no end")
+            elif end != ((S.DEAD_LETTERED, "handler_rejected") if kind == "chaos.rejects" else (S.SUCCEEDED, None)):
+                self._problem(f"{task_id} ({kind}) has the end {end}")
+
+    # -- the journals
+
+    def _overlaps(self, journals: list[Path]) -> None:
+        deaths = {life.pid: life.ended_ns for life in self._lives}
+        runs: dict[str, list[_Run]] = defaultdict(list)
+        for path in journals:
+            for run in read_journal(path, deaths):
+                runs[run.group].append(run)
+        for group, found in runs.items():
+            found.sort(key=lambda run: run.start_ns)
+            latest: _Run | None = None
+            for run in found:
+                if latest is not None and run.start_ns < latest.end_ns and not self._zombie(latest, run):
+                    self._problem(f"{group}: {run} began before {latest} was over")
+                if latest is None or run.end_ns > latest.end_ns:
+                    latest = run
+
+    def _zombie(self, *runs: "_Run") -> bool:
+        """Whether one of them was frozen: its successor cannot wait for it."""
+        return any(run.instance in f.targets for f in self._faults if f.frozen for run in runs)
+
+
+class _Run(msgspec.Struct):
+    group: str
+    task_id: str
+    token: int
+    instance: str
+    start_ns: int
+    end_ns: int
+
+
+def read_journal(path: Path, deaths: dict[int, int | None]) -> Iterator[_Run]:
+    """Its executions; one without an end ended with its process, a child's with that of its worker."""
+    runs: dict[tuple[str, int], _Run] = {}  # tokens are unique within a partition
+    for text in path.read_text().splitlines():
+        try:
+            line: dict[str, Any] = json.loads(text)
+        except ValueError:
+            continue  # cut short by a kill
+        key = line["group"], line["token"]
+        if "start_mono_ns" in line:
+            died_ns = deaths.get(line["pid"]) or deaths.get(line["ppid"]) or 2**63 - 1
+            if line["type"] in ("chaos.hangs_process", "chaos.exits_child"):
+                died_ns = line["start_mono_ns"]  # killed or gone by itself: nobody has seen when
+            runs[key] = _Run(
+                line["group"], line["task_id"], line["token"], line["instance"], line["start_mono_ns"], died_ns
+            )
+        elif key in runs:
+            runs[key].end_ns = line["end_mono_ns"]
+    yield from runs.values()

@@ -1,0 +1,257 @@
+"""Everything that is done to the system.  A nemesis is a generator: it acts, yields seconds, and heals at its end."""
+
+import signal
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Final
+
+from tests.chaos.faults import EVERYBODY
+from tests.chaos.fleet import Life
+from tests.chaos.stage import Stage, Steps, aside, until
+
+Nemesis = Callable[[Stage], Steps]
+NEMESES: Final[dict[str, Nemesis]] = {}
+# After these alone no task may run twice: nothing happens to a worker.
+REPEATS_NOTHING: Final = frozenset({
+    "scheduler_kill", "scheduler_freeze", "scheduler_lag", "scheduler_rolling", "publisher_kill", "poison",
+})  # fmt: skip
+
+
+def nemesis(function: Nemesis) -> Nemesis:
+    NEMESES[function.__name__] = function
+    return function
+
+
+@contextmanager
+def in_hand(stage: Stage, life: Life):  # type: ignore[no-untyped-def]
+    """Nobody else touches that instance, and it is not started again, meanwhile."""
+    stage.fleet.busy.add(life.name)
+    try:
+        yield
+    finally:
+        stage.fleet.busy.discard(life.name)
+
+
+# -- killed
+
+
+@nemesis
+def worker_kill_tree(stage: Stage) -> Steps:
+    if (life := stage.pick("worker")) is None:
+        return
+    yield from _kill(stage, life, "worker_kill_tree", tree=True)
+
+
+@nemesis
+def worker_kill_main(stage: Stage) -> Steps:
+    """Only the main process, while a child of it runs a handler: the child must die with it."""
+    task_id = stage.publish("process", {"s": 2.0})
+    yield from until(lambda: stage.began(task_id), 20)
+    line = stage.began(task_id)
+    life = next((w for w in stage.fleet.live("worker") if line and w.pid == line["ppid"]), None)
+    if life is not None:
+        yield from _kill(stage, life, "worker_kill_main", tree=False)
+
+
+def _kill(stage: Stage, life: Life, name: str, *, tree: bool) -> Steps:
+    fault = stage.faults.note(name, life.name)
+    stage.fleet.kill(life, tree=tree)
+    yield from until(lambda: not life.alive, 10)
+    stage.faults.over(fault)
+
+
+@nemesis
+def worker_kill_between(stage: Stage) -> Steps:
+    """Between the commit of a claim and its `started`, while the others are full for longer than a lease."""
+    if (life := stage.pick("worker")) is None:
+        return
+    fault = stage.faults.note("worker_kill_between", life.name)
+    order = stage.folder / f"die-{life.name}-claimed"
+    order.touch()
+    life.expected = True
+    for _ in range(stage.fleet.slots * 3):
+        stage.publish("quick", {"s": stage.settings.lease_s * 1.5})
+    yield from until(lambda: not life.alive, 20)
+    order.unlink(missing_ok=True)
+    stage.faults.over(fault)
+
+
+@nemesis
+def scheduler_kill(stage: Stage) -> Steps:
+    if (life := stage.pick("scheduler")) is None:
+        return
+    yield from _kill(stage, life, "scheduler_kill", tree=True)
+
+
+@nemesis
+def publisher_kill(stage: Stage) -> Steps:
+    if (life := stage.pick("publisher")) is None:
+        return
+    yield from _kill(stage, life, "publisher_kill", tree=True)
+
+
+@nemesis
+def broker_kill(stage: Stage) -> Steps:
+    """SIGKILL, and a restart on the same data.  In a cluster its partitions' leaders move."""
+    node = stage.rng.choice(stage.cluster.nodes)
+    yield from until(lambda: stage.cluster.whole, 60)
+    with stage.cluster.hurting():
+        fault = stage.faults.note("broker_kill", EVERYBODY)
+        node.kill()
+        yield stage.rng.uniform(0, 2)
+        yield from aside(lambda: node.start(120))
+        stage.faults.over(fault)
+
+
+# -- frozen
+
+
+@nemesis
+def worker_freeze(stage: Stage) -> Steps:
+    yield from _freeze(stage, "worker", tree=stage.rng.random() < 0.5)
+
+
+@nemesis
+def scheduler_freeze(stage: Stage) -> Steps:
+    yield from _freeze(stage, "scheduler", tree=False)
+
+
+@nemesis
+def publisher_freeze(stage: Stage) -> Steps:
+    yield from _freeze(stage, "publisher", tree=False)
+
+
+def _freeze(stage: Stage, role: str, *, tree: bool) -> Steps:
+    """SIGSTOP for longer than lease and session, then SIGCONT."""
+    if (life := stage.pick(role)) is None:
+        return
+    with in_hand(stage, life):
+        fault = stage.faults.note(f"{role}_freeze", life.name, frozen=True)
+        life.expected = True  # what it does when it wakes is its own decision
+        stage.fleet.signal(life, signal.SIGSTOP, tree=tree)
+        yield stage.freeze_s
+        stage.fleet.signal(life, signal.SIGCONT, tree=tree)
+        stage.faults.over(fault)
+
+
+@nemesis
+def broker_freeze(stage: Stage) -> Steps:
+    node = stage.rng.choice(stage.cluster.nodes)
+    yield from until(lambda: stage.cluster.whole, 60)
+    with stage.cluster.hurting():
+        stage.leave()
+        fault = stage.faults.note("broker_freeze", EVERYBODY)
+        stage.cluster.signal(node, signal.SIGSTOP)
+        yield stage.freeze_s
+        stage.cluster.signal(node, signal.SIGCONT)
+        yield 3.0  # until it is unfenced
+        stage.faults.over(fault)
+        stage.come_back()
+
+
+@nemesis
+def scheduler_lag(stage: Stage) -> Steps:
+    """It stands still nine tenths of the time, for two leases: alive, and far behind."""
+    if (life := stage.pick("scheduler")) is None:
+        return
+    with in_hand(stage, life):
+        fault = stage.faults.note("scheduler_lag", life.name)
+        life.expected = True
+        for _ in range(int(stage.settings.lease_s * 2)):
+            stage.fleet.signal(life, signal.SIGSTOP, tree=False)
+            yield 0.9
+            stage.fleet.signal(life, signal.SIGCONT, tree=False)
+            yield 0.1
+        stage.faults.over(fault)
+
+
+# -- asked to stop
+
+
+@nemesis
+def worker_rolling(stage: Stage) -> Steps:
+    yield from _rolling(stage, "worker")
+
+
+@nemesis
+def scheduler_rolling(stage: Stage) -> Steps:
+    yield from _rolling(stage, "scheduler")
+
+
+def _rolling(stage: Stage, role: str) -> Steps:
+    for life in stage.fleet.live(role):
+        if not life.alive or life.name in stage.fleet.busy:
+            continue
+        fault = stage.faults.note(f"{role}_rolling", life.name, drains=True, loses=False)
+        stage.fleet.terminate(life)
+        yield from until(lambda life=life: not life.alive, 30)  # type: ignore[misc]
+        stage.faults.over(fault)
+        yield 2.0
+
+
+@nemesis
+def scale(stage: Stage) -> Steps:
+    """Down to one of each, up to three, and back to what it was."""
+    wanted = stage.fleet.wanted
+    before = set(wanted)
+    for role, names in (("scheduler", ("s1", "s2", "s3")), ("worker", ("w1", "w2", "w3"))):
+        for name in names[1:]:
+            wanted.discard(name)
+            if (life := stage.fleet.current(name)) is not None and name not in stage.fleet.busy:
+                fault = stage.faults.note(f"scale_{role}", name, drains=True, loses=False)
+                stage.fleet.terminate(life)
+                yield from until(lambda life=life: not life.alive, 30)  # type: ignore[misc]
+                stage.faults.over(fault)
+        yield 2.0
+        wanted.update(names)
+        yield 3.0
+    for name in sorted(wanted - before):
+        wanted.discard(name)
+        if (life := stage.fleet.current(name)) is not None:
+            fault = stage.faults.note("scale_back", name, drains=True, loses=False)
+            stage.fleet.terminate(life)
+            yield from until(lambda life=life: not life.alive, 30)  # type: ignore[misc]
+            stage.faults.over(fault)
+    wanted.update(before)
+
+
+@nemesis
+def twins(stage: Stage) -> Steps:
+    """A second process under the name of a running one: one of them must go, by itself."""
+    if (life := stage.pick(stage.rng.choice(("worker", "scheduler")))) is None:
+        return
+    with in_hand(stage, life):
+        fault = stage.faults.note("twins", life.name)
+        twin = stage.fleet.start(life.name)
+        life.expected = twin.expected = True
+        yield from until(lambda: not (life.alive and twin.alive), 30)
+        if life.alive and twin.alive:
+            stage.undelivered.append(f"two processes named {life.name} live side by side")
+            stage.fleet.kill(twin, tree=True)
+        stage.faults.over(fault)
+
+
+# -- input and handlers
+
+
+@nemesis
+def poison(stage: Stage) -> Steps:
+    """Records that are no tasks."""
+    stage.faults.over(stage.faults.note("poison"))
+    for key, value in (
+        (None, b"{}"), (b"", b'{"type": "chaos.quick"}'), (b"g1", b"{"), (b"g1", b"\xff\xfe"), (b"g1", None),
+        (b"\xff", b'{"type": "chaos.quick"}'), (b"g1", b"[1]"), (b"g1", b'{"type": 7}'), (b"g1", b'{"a":' * 5000),
+        (b"g1", b"x" * 900_000),
+    ):  # fmt: skip
+        stage.publish_raw(key, value)
+    yield 0
+
+
+@nemesis
+def bad_handlers(stage: Stage) -> Steps:
+    """Handlers that hang in every way there is, leak threads, or take their process with them."""
+    stage.faults.over(stage.faults.note("bad_handlers"))
+    for kind in ("hangs", "hangs_thread", "hangs_process", "leaks", "exits", "exits_child"):
+        for group in ("", "", f"g{stage.rng.randrange(20)}"):
+            stage.publish(kind, group=group)
+    yield 0

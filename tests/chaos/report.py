@@ -1,0 +1,81 @@
+"""What a run amounts to: for the terminal, and as a row of the table in docs/faults.md."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.nemeses import NEMESES
+from tests.chaos.run import Outcome
+
+_SHOWN: Final = 15
+HEAD: Final = (
+    "| seed | brokers | tasks | faults | executions | repeats: asked for | explained by a fault | unexplained "
+    "| longest stall | in calm | violations |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|\n"
+)
+BEGIN: Final = "<!-- runs: written by `make chaos TABLE=docs/faults.md` -->\n"
+END: Final = "<!-- end of runs -->\n"
+
+
+def show(outcome: Outcome) -> str:
+    options, verdict = outcome.options, outcome.verdict
+    figures = verdict.verify.figures
+    lines = [
+        f"seed {options.seed}, {options.brokers} broker(s), {outcome.took_s:.0f} s",
+        f"  faults: {_counts(outcome.faults)}",
+        f"  tasks: {figures.tasks} ({figures.rejected} more rejected), executions: {figures.executions}, "
+        f"bytes through the proxy: {outcome.bytes_through_links:,}",
+        f"  repeats: {_counts(verdict.repeats)}",
+        f"  longest stall: {verdict.longest_stall_s:.1f} s, in calm: {verdict.longest_calm_stall_s:.1f} s",
+    ]
+    if outcome.unexpected_ends:
+        lines.append(f"  ended by themselves: {', '.join(outcome.unexpected_ends)}")
+    found = [f"{v.guarantee.value} {v.kind}: {v.text} {v.records} {v.journal}" for v in verdict.verify.violations]
+    problems = [*found, *verdict.problems]
+    lines += [f"  ! {text}" for text in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"  ! and {len(problems) - _SHOWN} more")
+    lines.append(f"  {'the promise is kept' if outcome.ok else 'BROKEN'}; again: {command(outcome)}")
+    return "\n".join(lines)
+
+
+def command(outcome: Outcome) -> str:
+    options = outcome.options
+    words = [
+        f"make chaos SEED={options.seed} DURATION_S={options.duration_s:g} TASKS={options.tasks}",
+        f"BROKERS={options.brokers}",
+    ]
+    if options.nemeses != tuple(NEMESES):
+        words.append(f"NEMESES={','.join(options.nemeses)}")
+    return " ".join(words)
+
+
+def write_row(path: Path, outcome: Outcome) -> None:
+    """Put the run into the table, in place of an earlier one of the same seed and brokers."""
+    text = path.read_text()
+    before, _, rest = text.partition(BEGIN)
+    table, _, after = rest.partition(END)
+    rows = {line for line in table.removeprefix(HEAD).splitlines() if line}
+    options = outcome.options
+    rows = {row for row in rows if not row.startswith(f"| {options.seed} | {options.brokers} |")}
+    rows.add(_row(outcome))
+    ordered = sorted(rows, key=lambda row: [int(n) for n in re.findall(r"\d+", row)[:2]][::-1])
+    path.write_text(before + BEGIN + HEAD + "".join(f"{row}\n" for row in ordered) + END + after)
+
+
+def _row(outcome: Outcome) -> str:
+    options, verdict = outcome.options, outcome.verdict
+    asked = sum(n for kind, n in verdict.repeats.items() if kind.endswith("asked for by the handler"))
+    unexplained = sum(n for kind, n in verdict.repeats.items() if kind.endswith("unexplained"))
+    figures = verdict.verify.figures
+    broken = sum(verdict.verify.counts.values()) + len(verdict.problems)
+    cells = (
+        options.seed, options.brokers, f"{figures.tasks:,}", sum(outcome.faults.values()), f"{figures.executions:,}",
+        asked, verdict.repeats.total() - asked - unexplained, unexplained, f"{verdict.longest_stall_s:.1f} s",
+        f"{verdict.longest_calm_stall_s:.1f} s", broken,
+    )  # fmt: skip
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none"

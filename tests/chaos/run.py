@@ -1,0 +1,157 @@
+"""One run: the stage is set, nemeses strike by plan, everything heals and drains, and a verdict is given."""
+
+import heapq
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from streams.settings import Settings
+from streams.topics import create_topics
+from tests.chaos.cluster import Cluster
+from tests.chaos.faults import Faults
+from tests.chaos.fleet import Fleet
+from tests.chaos.judge import Judge, Verdict
+from tests.chaos.nemeses import NEMESES, REPEATS_NOTHING
+from tests.chaos.plan import draw
+from tests.chaos.publisher import acked
+from tests.chaos.stage import Stage, Steps
+from tests.chaos.watch import Watcher
+
+LINKS: Final = ("s1", "s2", "s3", "w1", "w2", "w3", "p1")
+_STILL_S_MAX: Final = 90.0  # with everything healed, something must come to its end within this time
+
+
+@dataclass(frozen=True)
+class Options:
+    seed: int
+    duration_s: float
+    tasks: int
+    brokers: int = 1
+    nemeses: tuple[str, ...] = tuple(NEMESES)
+    gap_s: float = 6.0
+    lease_s: float = 5.0
+
+
+@dataclass
+class Outcome:
+    options: Options
+    faults: Counter[str]
+    verdict: Verdict
+    took_s: float
+    unexpected_ends: list[str] = field(default_factory=list)
+    bytes_through_links: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict.ok
+
+
+class Run:
+    def __init__(self, options: Options, folder: Path, say: Callable[[str], None]) -> None:
+        self._options, self._folder, self._say = options, folder, say
+        self._began_s = time.monotonic()
+        self._pending: list[tuple[float, int, str, Steps]] = []
+        self._struck = 0
+        self._problems: list[str] = []
+
+    def play(self) -> Outcome:
+        options = self._options
+        cluster = Cluster(self._folder, options.brokers, LINKS)
+        fleet: Fleet | None = None
+        try:
+            cluster.start()
+            settings = self._settings(cluster)
+            create_topics(settings)
+            fleet = self._fleet(cluster, settings)
+            watcher = Watcher(settings)
+            watcher.start()
+            rng = random.Random(f"run-{options.seed}")
+            stage = Stage(cluster, fleet, Faults(self._folder), settings, self._folder, rng, watcher)
+            self._say("running")
+            self._strike(stage)
+            self._drain(stage, watcher)
+            watcher.stop()
+            unclean = fleet.stop_all()
+            self._problems += [f"did not stop cleanly when all was well: {name}" for name in unclean]
+            return self._judge(stage)
+        finally:
+            if fleet is not None:
+                fleet.stop_all(0)
+            cluster.stop()
+
+    def _settings(self, cluster: Cluster) -> Settings:
+        return Settings(
+            app="chaos", bootstrap_servers=cluster.bootstrap, partitions=8, dispatch_partitions=8,
+            lease_s=self._options.lease_s, replication_factor=min(3, self._options.brokers),
+        )  # fmt: skip
+
+    def _fleet(self, cluster: Cluster, settings: Settings) -> Fleet:
+        options = self._options
+        arguments = [str(options.seed), str(options.tasks), str(options.duration_s)]
+        fleet = Fleet(cluster, settings, self._folder, arguments)
+        fleet.wanted |= {"s1", "s2", "w1", "w2", "w3", "p1"}
+        return fleet
+
+    def _strike(self, stage: Stage) -> None:
+        """Play the plan, then let every nemesis come to its end."""
+        options = self._options
+        began_s = time.monotonic()
+        plan = draw(options.seed, options.duration_s, options.nemeses, options.gap_s)
+        while plan or self._pending or time.monotonic() - began_s < options.duration_s:
+            stage.fleet.supervise()
+            stage.serve()
+            now_s = time.monotonic() - began_s
+            while plan and plan[0].at_s <= now_s:
+                strike = plan.pop(0)
+                self._say(f"{now_s:6.1f} s  {strike.nemesis}")
+                self._struck += 1
+                steps = NEMESES[strike.nemesis](stage)
+                heapq.heappush(self._pending, (now_s, self._struck, strike.nemesis, steps))
+            while self._pending and self._pending[0][0] <= now_s:
+                _, number, name, steps = heapq.heappop(self._pending)
+                try:
+                    heapq.heappush(self._pending, (now_s + next(steps), number, name, steps))
+                except StopIteration:
+                    continue
+            time.sleep(0.05)
+
+    def _drain(self, stage: Stage, watcher: Watcher) -> None:
+        """Until all that was acknowledged has come to its end, or nothing moves any more."""
+        self._say("all is well again; draining")
+        watcher.moved_s = time.monotonic()
+        while True:
+            stage.fleet.supervise()
+            stage.serve()
+            if "p1" in stage.fleet.finished and stage.flush(0) == 0 and not watcher.open:
+                wanted = {line["id"] for line in acked(self._folder)} | stage.published.keys()
+                if wanted <= watcher.seen:
+                    return
+            still_s = time.monotonic() - watcher.moved_s
+            if still_s > _STILL_S_MAX:
+                self._problems.append(
+                    f"nothing has moved for {still_s:.0f} s though all is well: {len(watcher.open)} tasks are open"
+                )
+                return
+            time.sleep(0.2)
+
+    def _judge(self, stage: Stage) -> Outcome:
+        lives = stage.fleet.lives
+        known = {line["id"]: line["type"] for line in acked(self._folder)} | stage.published
+        verdict = Judge(stage.settings, self._folder, stage.faults, lives, 0.0).judge(known)
+        verdict.problems += self._problems + stage.undelivered
+        if set(self._options.nemeses) <= REPEATS_NOTHING:
+            verdict.problems += [
+                f"{count} repeats of the kind {kind!r}, though nothing was done to a worker"
+                for kind, count in verdict.repeats.items() if not kind.endswith("asked for by the handler")
+            ]  # fmt: skip
+        proxy = stage.cluster.proxy
+        return Outcome(
+            self._options, Counter(fault.nemesis for fault in stage.faults.all()), verdict,
+            time.monotonic() - self._began_s,
+            [f"{life.name} ended with {life.code}" for life in lives if not life.expected and life.code],
+            sum(proxy.link(name).bytes for name in LINKS),
+        )  # fmt: skip
