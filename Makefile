@@ -4,9 +4,15 @@ BIN := $(VENV)/bin
 DATA := .pstp
 ROWS ?=
 SEEDS ?= 200
+SEED ?= 1
+DURATION_S ?= 180
+TASKS ?= 20000
+BROKERS ?= 1
+NEMESES ?= all
+TABLE ?=
 TESTS ?= tests
 
-.PHONY: demo sim test test-all check lock clean venv
+.PHONY: chaos demo sim test test-all check lock clean venv
 
 venv: $(VENV)/.installed
 
@@ -28,6 +34,10 @@ test-all: venv check ## everything
 
 sim: venv ## simulated worlds with faults: make sim SEEDS=200
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+chaos: venv ## real processes and brokers under every fault: make chaos SEED=1 DURATION_S=180 TASKS=20000 BROKERS=1
+	$(BIN)/python -m tests.chaos --seed $(SEED) --duration-s $(DURATION_S) --tasks $(TASKS) --brokers $(BROKERS) \
+		--nemeses $(NEMESES) $(if $(TABLE),--table $(TABLE))
 
 check: venv ## style, types, import rules
 	$(BIN)/ruff check .
