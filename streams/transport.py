@@ -32,6 +32,7 @@ from streams.logs import kafka_logger
 log = structlog.get_logger("transport")
 
 TICK_S = 0.05
+ENDS_S = 0.25
 Partitions = frozenset[TP]
 
 
@@ -81,6 +82,8 @@ class Pump(threading.Thread):
         self.epoch = 0
         self.group: Any = None
         self.last_poll_mono_s = time.monotonic()
+        self._ends: dict[TP, int] = {}
+        self._ends_due_s = 0.0
 
     # -- called from the event loop
 
@@ -112,13 +115,8 @@ class Pump(threading.Thread):
         self.call(lambda: self._start_flow(epoch))
 
     def known_ends(self) -> dict[TP, int]:
-        """Log ends as the latest fetches saw them."""
-        ends = {}
-        for tp in self.assigned:
-            offsets = self._consumer.get_watermark_offsets(ck.TopicPartition(*tp), cached=True)
-            if offsets is not None and offsets[1] >= 0:
-                ends[tp] = offsets[1]
-        return ends
+        """Log ends as the fetches saw them, at most `ENDS_S` ago."""
+        return {tp: end for tp, end in self._ends.items() if tp in self.assigned}
 
     def stop(self) -> None:
         with self._lock:
@@ -133,6 +131,7 @@ class Pump(threading.Thread):
             while not self._stopping:
                 self._run_calls()
                 self._poll()
+                self._note_ends()
             self._consumer.close()
         except BaseException as error:
             self._loop.call_soon_threadsafe(self._on_error, error)
@@ -168,6 +167,19 @@ class Pump(threading.Thread):
         self._in_hand = True
         batch = Batch(records, ends, self.group, epoch, self)
         self._loop.call_soon_threadsafe(self._on_batch, batch)
+
+    def _note_ends(self) -> None:
+        """Here and nowhere else: confluent-kafka lets one thread at a time into a consumer, and whoever else asks may
+        wait for as long as this thread polls."""
+        if not self._flowing or self.last_poll_mono_s < self._ends_due_s:
+            return
+        self._ends_due_s = self.last_poll_mono_s + ENDS_S
+        ends = {}
+        for tp in self.assigned:
+            offsets = self._consumer.get_watermark_offsets(ck.TopicPartition(*tp), cached=True)
+            if offsets is not None and offsets[1] >= 0:
+                ends[tp] = offsets[1]
+        self._ends = ends
 
     def _note(self, message: ck.Message, ends: dict[TP, int]) -> None:
         error = message.error()

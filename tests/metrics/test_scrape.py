@@ -47,6 +47,20 @@ def test_every_process_says_what_the_catalogue_says(system: System) -> None:
                 assert not any(value.startswith("many-") for value in sample.labels.values())
 
 
+def test_a_scrape_is_answered_whatever_the_process_is_doing(system: System) -> None:
+    """Also while it joins, loads and polls in vain: elsewhere in the process somebody holds what it asks about."""
+    system.publish("g", "echo")
+    system.flush()
+    scheduler = system.scheduler("s1")
+    address = until(lambda: system.http("s1"), what="s1 announces its address")
+    ready = False
+    for _ in range(300):
+        with urllib.request.urlopen(f"{address}/metrics", timeout=5) as answer:
+            ready = ready or b"pstp_partitions_owned 4.0" in answer.read()
+    until(lambda: ready or system.metric("s1", "pstp_partitions_owned") == 4)
+    assert scheduler.alive()
+
+
 def test_counts_of_outcomes_are_exact_whoever_dies(system: System) -> None:
     """They equal the history, and what `pstp verify` finds in it, after kills and changes of owner."""
     schedulers = {"s1": system.scheduler("s1"), "s2": system.scheduler("s2")}
