@@ -63,6 +63,7 @@ class Poller(threading.Thread):
         self._closed: dict[int, int] = {}
         self._assignments = 0
         self._unknown: set[int] = set()  # nor before it is known where claims begin
+        self._stopped: dict[int, str] = {}  # with a dispatch that is too new for this process
         self._opening: SimpleQueue[dict[int, int]] = SimpleQueue()
         self._stopping = threading.Event()
         self.polled_ns = mono_ns()
@@ -84,7 +85,12 @@ class Poller(threading.Thread):
     @property
     def ready(self) -> bool:
         """Whether it owns partitions and may claim from them."""
-        return len(self._owned) > len(self._closed)
+        return len(self._owned) > len(self._closed) and not self._stopped
+
+    @property
+    def stopped(self) -> str:
+        """Why a partition of its cannot go on, if so."""
+        return next(iter(self._stopped.values()), "")
 
     def wake(self) -> None:
         """A slot is free, or something was taken back."""
@@ -155,20 +161,29 @@ class Poller(threading.Thread):
                 raise UserError(f"topic {self._topic} is missing: run `pstp topics create`")
             log.warning("dispatches cannot be read", error=error.str())
             return
-        if partition is None or offset is None or partition not in self._owned:
+        if partition is None or offset is None or partition not in self._owned or partition in self._stopped:
             return
         try:
             dispatch = decode_dispatch(message.value() or b"")
             if not dispatch.tasks:
                 raise msgspec.ValidationError("a run without tasks")
-        except VersionError:
-            raise
+        except VersionError as too_new:
+            self._stop_before(partition, offset, too_new)
+            return
         except msgspec.DecodeError as error:
             log.error("dispatch cannot be read, passed over", partition=partition, offset=offset, error=str(error))
             self._metrics.undecodable.labels("dispatches").inc()
             self._claims.add(Read(partition, offset, None))
             return
         self._claims.add(Read(partition, offset, dispatch))
+
+    def _stop_before(self, partition: int, offset: int, error: VersionError) -> None:
+        """Nothing is claimed from there on, and nothing more is dispatched there: it is announced no more."""
+        why = f"{self._topic}-{partition} holds at offset {offset} {error}"
+        log.error("partition stopped, nothing of it is lost: upgrade this worker", partition=partition, why=why)
+        self._stopped[partition] = why
+        self._consumer.pause([ck.TopicPartition(self._topic, partition)])
+        self._own(self._owned)
 
     def _pause_and_resume(self) -> None:
         full = {p for p in self._owned - self._paused if self._ahead.count(p) >= 2 * self._ahead_max}
@@ -194,6 +209,7 @@ class Poller(threading.Thread):
         self._claims.forget(gone)
         for partition in gone:
             self._closed.pop(partition, None)
+            self._stopped.pop(partition, None)
         self._unknown -= gone
         self._paused -= gone
         self._own(self._owned - gone)
@@ -201,7 +217,7 @@ class Poller(threading.Thread):
 
     def _own(self, partitions: frozenset[int]) -> None:
         self._owned = partitions
-        self._say(partitions - self._unknown)
+        self._say(partitions - self._unknown - self._stopped.keys())
         self._metrics.partitions.set(len(partitions))
         log.info("partitions of dispatches", owned=sorted(partitions))
 
@@ -222,7 +238,7 @@ class Poller(threading.Thread):
             self._claims.begin(partition, position)
         closed = {partition: self._closed[partition] for partition in self._unknown}
         self._unknown.clear()
-        self._say(self._owned)
+        self._say(self._owned - self._stopped.keys())
         threading.Thread(target=self._catch_up, args=(closed,), name="catch-up", daemon=True).start()
 
     def _catch_up(self, closed: dict[int, int]) -> None:

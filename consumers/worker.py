@@ -75,9 +75,7 @@ class Worker:
 
     def _build(self, step: Callable[[str], None]) -> None:
         settings, instance = self._settings, self._instance
-        self._view = MembersView(
-            settings, instance, self._boot_id, on_change=self._members_changed, on_failed=self._fail
-        )
+        self._view = MembersView(settings, instance, self._boot_id, on_change=self._members_changed)
         self._announcer = Announcer(settings)
         stats = self._metrics.kafka.conf("completions")
         self._reporter = Reporter(settings, instance, self._boot_id, on_fatal=self._fence, stats=stats)
@@ -215,7 +213,7 @@ class Worker:
         """Stop because of this; the first one counts."""
         if self._failure is None:
             if isinstance(error, VersionError):
-                error = UserError(f"a newer PSTP writes here, {error}")
+                error = UserError(f"topic {self._settings.topic('control')} holds {error}")
             if not isinstance(error, UserError):
                 log.error("worker stops", exc_info=error)
             self._failure = error
@@ -238,4 +236,4 @@ class Worker:
 
     def _is_ready(self) -> tuple[bool, str]:
         owned = len(self._poller.owned)
-        return self._poller.ready, f"{owned} partitions of dispatches"
+        return self._poller.ready, self._poller.stopped or f"{owned} partitions of dispatches"

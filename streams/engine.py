@@ -120,6 +120,7 @@ class Engine:
         self.out: Counter[str] = Counter()  # per type
         self.capacity = Capacity((), {}, {})
         self.quarantined: set[tuple[str, int, int]] = set()
+        self.stopped: dict[int, str] = {}  # partitions with something too new for this process, and what it is
         self._task_bytes_max = task_bytes_max
         self._delays: list[tuple[int, int, bytes, int]] = []  # heaps of (when, partition, key, timer)
         self._times: list[tuple[int, int, bytes, int]] = []
@@ -187,12 +188,12 @@ class Engine:
         self._now, self._out = now, []
         for record in records:
             partition = self.partitions.get(record.partition)
-            if partition is None:
+            if partition is None or record.partition in self.stopped:
                 continue
             try:
                 self._take(partition, record)
-            except protocol.VersionError:
-                raise
+            except protocol.VersionError as error:
+                self._stop_before(partition, record, error)
             except Exception as error:
                 raise RecordFailed(record) from error
         self._note_ends(ends)
@@ -201,6 +202,11 @@ class Engine:
         self._dispatch()
         self._write_rows()
         return self._out
+
+    def _stop_before(self, partition: Partition, record: Input, error: protocol.VersionError) -> None:
+        """Nothing of it was taken in.  The shell lets go of the partition once this step is committed."""
+        partition.next_offsets[record.topic] = partition.read_up_to[record.topic] = record.offset
+        self.stopped[partition.number] = f"{record.topic}-{record.partition} holds at offset {record.offset} {error}"
 
     def _take(self, partition: Partition, record: Input) -> None:
         if record.offset < partition.next_offsets[record.topic]:
@@ -215,19 +221,22 @@ class Engine:
         elif record.topic == "completions":
             self._take_completion(partition, record)
         else:
+            protocol.refuse_newer_json(record.value or b"")
             self._dead_letter_input(partition, record, Reason.BAD_JSON, "commands are not understood by this version")
 
     def _note_ends(self, ends: dict[tuple[str, int], int]) -> None:
         """What lies between the last record and the end is no record: a transaction's marker, or an aborted one."""
         for (topic, number), end in ends.items():
             partition = self.partitions.get(number)
-            if partition is not None and end > partition.read_up_to[topic]:
+            if partition is not None and number not in self.stopped and end > partition.read_up_to[topic]:
                 partition.read_up_to[topic] = end
                 partition.changed = True  # so that committed offsets, and lag as others see it, follow
 
     # -- tasks
 
     def _take_task(self, partition: Partition, record: Input) -> None:
+        if record.headers:
+            protocol.refuse_newer_headers(record.headers)
         origin_partition, origin_offset, key, headers, forwarded = read_origin(record, self.partition_count)
         task = read_task(
             key, record.value, headers, partition=origin_partition, offset=origin_offset,
@@ -328,7 +337,10 @@ class Engine:
         key, value, headers, bytes_uncut = fit(key, value, headers)
         if bytes_uncut:
             marks = marks | {"cut": f"no headers, and the beginning of what took {bytes_uncut} bytes"}
-        added: Headers = [(f"pstp.{name}", str(mark).encode()) for name, mark in ({"topic": "tasks"} | marks).items()]
+        added: Headers = [
+            (f"pstp.{name}", str(mark).encode())
+            for name, mark in ({"topic": "tasks"} | marks | {"v": PROTOCOL}).items()
+        ]
         self._out.append(Output("dead-letters", partition.number, key, value, [*headers, *added]))
 
     # -- completions

@@ -123,7 +123,8 @@ class Heard(NamedTuple):
 class MembersView(threading.Thread):
     """Reads `members` all the time.  `on_change` is called in this thread when anything but `at_ms` changed.
 
-    `failed` holds the `VersionError` that made the reader stop; the process must stop as well (`on_failed`).
+    What a newer version announces is passed over, and said once: one announcement must not hide all the others.  It
+    takes part by its own word alone: nothing is dispatched to it, and it is not fenced.
     """
 
     def __init__(
@@ -132,7 +133,6 @@ class MembersView(threading.Thread):
         instance: str = "",
         boot_id: str = "",
         on_change: Callable[[], None] = lambda: None,
-        on_failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         super().__init__(name="members-view", daemon=True)
         self._topic = settings.topic("members")
@@ -143,14 +143,14 @@ class MembersView(threading.Thread):
         })  # fmt: skip
         self._consumer = ck.Consumer(conf, logger=kafka_logger())
         self._instance, self._boot_id = instance, boot_id
-        self._on_change, self._on_failed = on_change, on_failed
+        self._on_change = on_change
         self._lock = threading.Lock()
         self._heard: dict[str, Heard] = {}
         self._first_offset: dict[str, int] = {}  # of each boot id that used our instance id
         self._listened_mono_ms = now().mono_ms
         self._caught_up = threading.Event()
         self._stopping = threading.Event()
-        self.failed: Exception | None = None
+        self._too_new: set[str] = set()
 
     def snapshot(self) -> dict[str, Heard]:
         """Everyone who has announced and not left, silent or not."""
@@ -218,9 +218,6 @@ class MembersView(threading.Thread):
                 changes = [self._fold(message) for message in (first, *self._consumer.consume(500, 0))]
                 if any(changes):
                     self._on_change()
-        except VersionError as error:
-            self.failed = error
-            self._on_failed(error)
         finally:
             self._consumer.close()
 
@@ -251,6 +248,8 @@ class MembersView(threading.Thread):
                 return self._heard.pop(name, None) is not None
         try:
             member = decode_member(value)
+        except VersionError as error:
+            return self._pass_over(name, str(error))
         except msgspec.DecodeError as error:
             log.warning("announcement cannot be read", instance=name, error=str(error))
             return False
@@ -260,6 +259,13 @@ class MembersView(threading.Thread):
             if name == self._instance:
                 self._first_offset.setdefault(member.boot_id, message.offset() or 0)
         return before is None or msgspec.structs.replace(before.member, at_ms=member.at_ms) != member
+
+    def _pass_over(self, name: str, why: str) -> bool:
+        if name not in self._too_new:
+            log.warning("announcement passed over", instance=name, why=why)
+            self._too_new.add(name)
+        with self._lock:
+            return self._heard.pop(name, None) is not None
 
 
 def _is_dead(member: Member) -> bool:

@@ -100,6 +100,7 @@ class SchedulerMetrics(Collector):
         yield gauge("pstp_tasks_parked", [((), parked)])
         yield gauge("pstp_oldest_unfinished_seconds", [((), (now().wall_ms - oldest_ms) / 1000)])
         yield gauge("pstp_partitions_owned", [((), len(engine.partitions))])
+        yield gauge("pstp_partitions_stopped", [((), len(engine.stopped))])
 
     def _workers(self) -> Iterator[Metric]:
         engine = self._scheduler.engine

@@ -103,6 +103,7 @@ def load(number: int, table: Mapping[bytes, bytes]) -> Partition:
     for key, sequence, value in sorted(_task_rows(table), key=lambda t: t[1]):
         _entry(partition, key).parked.append((sequence, value))
     for key, value in table.items():
+        rows.refuse_newer(key, value)
         match key[:1]:
             case b"H":
                 _load_head(_entry(partition, key[1:]), value)

@@ -1,11 +1,14 @@
 """Wire models: every record that PSTP's processes exchange, and the public `task-events`.
 
 JSON on the wire, msgspec in memory.  Every record carries the protocol's major version `v`; a reader that meets a
-higher one must stop rather than guess.  `tasks`, `commands`, `completions` and `task-events` are keyed by group (UTF-8)
-and live in the partition that murmur2 gives; `dispatches` and `control` name theirs; `members` is keyed by instance.
+higher one stops that partition rather than guess (docs/upgrade.md).  In `tasks` and `dead-letters`, whose values are
+other people's, it is the header `pstp.v`; a task without it is of version 1.
+
+`tasks`, `commands`, `completions` and `task-events` are keyed by group (UTF-8) and live in the partition that murmur2
+gives; `dispatches` and `control` name theirs; `members` is keyed by instance.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -14,6 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 PROTOCOL: Final = 1
+VERSION_HEADER: Final = "pstp.v"
 
 # msgspec takes `Raw` only by itself: in a union with None it refuses values.  Absent is None, null is Raw(b"null").
 if TYPE_CHECKING:
@@ -311,7 +315,26 @@ def _decoder(model: type[T]) -> Callable[[bytes], T]:
 
 def _refuse_newer(version: int) -> None:
     if version > PROTOCOL:
-        raise VersionError(f"record of protocol {version}, this process speaks {PROTOCOL}: upgrade it")
+        raise VersionError(
+            f"a record of protocol {version}, and this process speaks {PROTOCOL}: upgrade it to the version of PSTP "
+            "that wrote the record"
+        )
+
+
+def refuse_newer_headers(headers: Iterable[tuple[str, bytes | None]]) -> None:
+    """Raises `VersionError` for a task or dead letter that says so; what is no number is not our word."""
+    for name, value in headers:
+        if name == VERSION_HEADER and value is not None and value[:4].isdigit() and len(value) <= 4:
+            _refuse_newer(int(value))
+
+
+def refuse_newer_json(value: bytes) -> None:
+    """Raises `VersionError` for a record that says so; what cannot be read is for others to refuse."""
+    try:
+        version = _version(value).v
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    _refuse_newer(version)
 
 
 # Each raises `VersionError`, or `msgspec.DecodeError` on anything that is no such record.

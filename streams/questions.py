@@ -89,6 +89,8 @@ def explain(engine: Engine, group: str, held: Collection[tuple[str, int]] = ()) 
     """Why a group waits: blocker, limiter, expected start, in words and fields."""
     number = home_partition(group.encode(errors="surrogatepass"), engine.partition_count)
     answer: dict[str, Any] = {"group": group, "partition": number, "as_of_ms": now().wall_ms}
+    if number in engine.stopped:
+        return answer | {"owned": False, "text": f"its partition is stopped: {engine.stopped[number]}"}
     if number not in engine.partitions:
         return answer | {"owned": False, "text": "another scheduler owns this group"}
     answer["owned"] = True

@@ -9,6 +9,8 @@ Key = kind byte + fields + group; value = MessagePack array, first field the row
 | H | group | what the head is doing, unless it is simply ready for its first attempt |
 | S | group | group state (JSON) |
 
+An S row is the group's own JSON; a new form of it would be a new kind, and a kind that is not known is refused.
+
 An idle group without state has no row.  A parked task costs one row and no other: a million parked tasks in one group
 cost no more per step than ten.
 """
@@ -119,4 +121,22 @@ decode_head = _decoder(HeadRow)
 
 def _refuse_newer(version: int) -> None:
     if version > ROW_FORMAT:
-        raise VersionError(f"changelog row of format {version}, this process reads {ROW_FORMAT}: upgrade it")
+        raise VersionError(
+            f"a changelog row of format {version}, and this process reads {ROW_FORMAT}: upgrade it to the version of "
+            "PSTP that wrote the row"
+        )
+
+
+def refuse_newer(key: bytes, value: bytes) -> None:
+    """Raises `VersionError` for a row that this process cannot read.  Looks at two bytes: there are a million rows."""
+    kind = key[:1]
+    if kind == b"S":
+        return
+    if kind not in (b"T", b"H", b"P"):
+        raise VersionError(
+            f"changelog rows of kind {kind!r}, which this process does not know: upgrade it to the version of PSTP "
+            "that wrote them"
+        )
+    # A short array of MessagePack, and in it a small number: all that this version writes.
+    if not (value[:1] and value[0] & 0xF0 == 0x90 and value[1:2] and value[1] <= ROW_FORMAT):
+        _refuse_newer(_version(value).v)

@@ -30,7 +30,7 @@ from streams.lookups import Lookups
 from streams.members import Announcer, MembersView
 from streams.metrics import SchedulerMetrics
 from streams.partition import INPUTS, Partition
-from streams.protocol import PROTOCOL, Member, VersionError
+from streams.protocol import PROTOCOL, Member
 from streams.retry import Policy
 from streams.settings import Settings, TopicName
 from streams.store import LoadingInterrupted, LogWentBack, Store
@@ -94,20 +94,18 @@ class Scheduler:
         self._fenced: set[str] = set()  # boot ids of schedulers that fell silent
         self._trusted = True  # whether memory says what the log says
         self._unread: set[TP] = set()  # input partitions not read to an end since they were assigned
-        self._members = MembersView(settings, instance, self.boot_id, on_failed=self._fail_from_thread)
+        self._members = MembersView(settings, instance, self.boot_id)
         self._announcer = Announcer(settings)
         self._http = HttpServer(
             settings.http, registry, live=self.is_live, ready=self.is_ready, routes=questions.routes(self)
         )
         self._http_address = ""
         self._target = Target(settings, "scheduler", instance)
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life
 
     async def run(self) -> None:
         """Raises `UserError` (one sentence, exit code 2) when topics, protocol or instance id forbid to go on."""
-        self._loop = asyncio.get_running_loop()
         topics = await self._in_thread("loading", verify_identity, self.settings)
         self.store.input_ids = {topic: topics.topic_ids[topic] for topic in INPUTS}
         self._members.start()
@@ -149,14 +147,10 @@ class Scheduler:
     def fail(self, error: BaseException) -> None:
         """Stop because of something that going on would make worse; `run` raises it."""
         if self._fatal is None:
-            self._fatal = UserError(str(error)) if isinstance(error, LogWentBack | VersionError) else error
+            self._fatal = UserError(str(error)) if isinstance(error, LogWentBack) else error
             log.error("stopping", why=str(error), exc_info=None if isinstance(self._fatal, UserError) else error)
         self._trusted = False
         self._stop.set()
-
-    def _fail_from_thread(self, error: Exception) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.fail, error)
 
     # -- what Faust's driver asks for
 
@@ -193,7 +187,9 @@ class Scheduler:
             self.loading = 0
             await self._in_thread("loading", verify_identity, self.settings)
             self._fence_the_silent()
+            self._note_stopped({})
             loaded = await self._in_thread("loading", self.store.load, numbers)
+            self._note_stopped(self.store.refused)
             async with self._step:
                 for partition in loaded.values():
                     self.engine.adopt(partition, now())
@@ -240,6 +236,25 @@ class Scheduler:
             log.warning("release failed, the next owner will fence us", error=str(error))
         log.info("released", partitions=sorted(numbers))
 
+    def _note_stopped(self, stopped: Mapping[int, str]) -> None:
+        """These partitions wait for a newer version of this process; all others go on."""
+        self.engine.stopped = dict(stopped)
+        for number, why in stopped.items():
+            log.error("partition stopped, nothing of it is lost: upgrade this scheduler", partition=number, why=why)
+        if self.pump is not None:
+            self.pump.leave_out(frozenset(stopped))
+
+    async def _let_go_of_stopped(self) -> None:
+        """A clean release: whoever can read on need not fence us.  Raises `TransactionFailed`."""
+        owned = {n: self.engine.partitions[n] for n in self.engine.stopped if n in self.engine.partitions}
+        if not owned:
+            return
+        self._note_stopped(self.engine.stopped)
+        stamps = [s for n in owned for s in self.engine.stamp(n, released=True)]
+        for number in owned:
+            self.engine.drop(number)
+        await self._commit(stamps, self._positions(owned), self._group)
+
     # -- steps
 
     async def handle(self, batch: Batch) -> None:
@@ -273,6 +288,7 @@ class Scheduler:
                 return
             if outputs:
                 await self._commit(outputs, self._positions(touched(outputs, self.engine)), self._group)
+            await self._let_go_of_stopped()
         except RecordFailed as error:
             self._note_suspect(error)
             self._distrust()
@@ -429,7 +445,7 @@ class Scheduler:
         engine = self.engine
         self._announcer.update(Member(
             PROTOCOL, self.instance, self.boot_id, "scheduler", socket.gethostname(), os.getpid(), 0,
-            http=self._http_address, partitions=tuple(sorted(engine.partitions)),
+            http=self._http_address, partitions=tuple(sorted(engine.partitions.keys() | engine.stopped.keys())),
             unclaimed=dict(engine.unclaimed), running=dict(engine.running), demand=self._demand(),
         ))  # fmt: skip
 
@@ -486,6 +502,8 @@ class Scheduler:
         """Whether partitions are assigned, loaded, and once read to their ends."""
         if self.loading is not None:
             return False, f"loading, {self.loading} rows read"
+        if self.engine.stopped:
+            return False, next(iter(self.engine.stopped.values()))
         if not self.engine.partitions:
             return False, "no partitions assigned"
         if self._unread:

@@ -17,6 +17,7 @@ from streams import limits, rows
 from streams.ends import log_ends
 from streams.logs import kafka_logger
 from streams.partition import INPUTS, Partition, load
+from streams.protocol import VersionError
 from streams.settings import Settings
 
 log = structlog.get_logger("store")
@@ -51,21 +52,27 @@ class Store:
         self._group = ck.Consumer(group, logger=kafka_logger())
         self.interrupted = threading.Event()
         self.load_s = 0.0  # how long the latest load took
+        self.refused: dict[int, str] = {}  # what the latest load could not read, since a newer version wrote it
         self.input_ids: dict[str, str] = {}  # what the topics are, by Kafka's ids; set before the first load
 
     def load(self, numbers: Iterable[int]) -> dict[int, Partition]:
-        """Partitions as their rows say.
+        """Partitions as their rows say; those that a newer version wrote to are left out and named in `refused`.
 
-        Raises `LoadingInterrupted`, `LogWentBack`, `VersionError`, `KafkaException`.
+        Raises `LoadingInterrupted`, `LogWentBack`, `KafkaException`.
         """
         wanted = sorted(numbers)
+        self.refused = {}
         ends = self._changelog_ends(wanted)
         loaded = {p: self._kept[p][0] for p in wanted if p in self._kept and self._kept[p][1] == ends[p]}
         self._kept.clear()
         if rest := [p for p in wanted if p not in loaded]:
             began_s = time.monotonic()
             tables = self._read(rest)
-            loaded |= {p: load(p, tables[p]) for p in rest}
+            for number in set(rest) - self.refused.keys():
+                try:
+                    loaded[number] = load(number, tables[number])
+                except VersionError as error:
+                    self._refuse(number, error)
             count = sum(map(len, tables.values()))
             self.load_s = round(time.monotonic() - began_s, 3)
             log.info("loaded", partitions=rest, rows=count, seconds=self.load_s)
@@ -101,7 +108,7 @@ class Store:
         with _Reader(self._settings, self._changelog, starts, self.interrupted, self._on_progress) as reader:
             while True:
                 reader.read_to_end()
-                owners = {o for table in reader.tables.values() if (o := _unclean_owner(table))}
+                owners = self._owners_to_fence(reader.tables)
                 for owner in owners - fenced:
                     self._fence(owner)
                 fenced |= owners
@@ -110,7 +117,10 @@ class Store:
                 ends = self._changelog_ends(numbers)
                 reader.read_to_end()
                 # A read-committed reader ends at the first open transaction: what lies behind may yet be committed.
-                if reader.offsets == ends and self._committed(numbers) == before:
+                if (
+                    all(reader.offsets[n] == ends[n] for n in ends if n not in self.refused)
+                    and self._committed(numbers) == before
+                ):
                     return reader.tables
                 if time.monotonic() - began_s > _OPEN_S_MAX:
                     stuck = [f"{self._changelog}-{n}" for n in numbers if reader.offsets[n] != ends[n]]
@@ -118,6 +128,19 @@ class Store:
                     began_s = time.monotonic()
                 if self.interrupted.wait(_READ_S):
                     raise LoadingInterrupted
+
+    def _refuse(self, number: int, error: VersionError) -> None:
+        self.refused[number] = f"{self._changelog}-{number} holds {error}"
+
+    def _owners_to_fence(self, tables: dict[int, Rows]) -> set[str]:
+        """Nobody is fenced for a partition that we cannot take over."""
+        owners = set()
+        for number, table in tables.items():
+            try:
+                owners.add(_unclean_owner(table))
+            except VersionError as error:
+                self._refuse(number, error)
+        return {owner for owner in owners if owner}
 
     def _committed(self, numbers: Iterable[int]) -> dict[tuple[str, int], int]:
         places = [ck.TopicPartition(self._settings.topic(t), p) for t in INPUTS for p in numbers]

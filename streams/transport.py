@@ -79,6 +79,7 @@ class Pump(threading.Thread):
         self._stopping = False
         self._flowing = False
         self.assigned: Partitions = frozenset()
+        self._left_out: frozenset[int] = frozenset()  # assigned, and not to be fetched from
         self.epoch = 0
         self.group: Any = None
         self.last_poll_mono_s = time.monotonic()
@@ -113,6 +114,11 @@ class Pump(threading.Thread):
     def start_flow(self, epoch: int) -> None:
         """The partitions of that epoch are loaded: fetch them from their committed offsets."""
         self.call(lambda: self._start_flow(epoch))
+
+    def leave_out(self, numbers: frozenset[int]) -> None:
+        """Fetch nothing from partitions with these numbers, from now on and after later assignments."""
+        self._left_out = numbers
+        self.call(self._pause_left_out)
 
     def known_ends(self) -> dict[TP, int]:
         """Log ends as the fetches saw them, at most `ENDS_S` ago."""
@@ -213,6 +219,13 @@ class Pump(threading.Thread):
             return
         self._consumer.assign([ck.TopicPartition(*tp) for tp in self.assigned])
         self._flowing = True
+        self._pause_left_out()
+
+    def _pause_left_out(self) -> None:
+        if self._flowing and (
+            out := [ck.TopicPartition(*tp) for tp in self.assigned if tp.partition in self._left_out]
+        ):
+            self._consumer.pause(out)
 
     def _revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition], lost: bool = False) -> None:
         self._new_epoch()  # before the loop hears of it: no batch taken now may still start a transaction

@@ -9,7 +9,7 @@ from pstp.verify.figures import PartitionFigures, total
 from pstp.verify.findings import Guarantee, Place, Violation
 from pstp.verify.report import Report, report
 from pstp.verify.shared import Execution, Options, Shared
-from streams.protocol import decode_events
+from streams.protocol import VersionError, decode_events
 
 
 class History:
@@ -29,9 +29,12 @@ class History:
         self._truncated = truncated
         self._checkers: dict[int, PartitionChecker] = {}
         self._figures: list[PartitionFigures] = []
+        self.unread: dict[int, str] = {}  # partitions that were read in part only, and why
 
     def record(self, partition: int, offset: int, value: bytes | None) -> None:
-        """The next record of `partition`.  Raises `streams.protocol.VersionError` if it is of a newer protocol."""
+        """The next record of `partition`.  Behind one of a newer protocol the partition is not judged (`unread`)."""
+        if partition in self.unread:
+            return
         checker = self._checkers.get(partition)
         if checker is None:
             checker = PartitionChecker(self.shared, partition, partition in self._truncated)
@@ -39,6 +42,9 @@ class History:
         checker.figures.records += 1
         try:
             events = decode_events(value or b"")
+        except VersionError as error:
+            self.unread[partition] = f"partition {partition} holds at offset {offset} {error}"
+            return
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             text = f"a record of `task-events` cannot be read: {error}"
             place = Place(partition, offset)
@@ -51,7 +57,7 @@ class History:
         """The partition's log is read to its end: judge what is open and forget it."""
         checker = self._checkers.pop(partition, None)
         if checker is not None:
-            checker.finish()
+            checker.finish(complete=partition not in self.unread)
             self._figures.append(checker.figures)
 
     def close(self) -> None:
@@ -61,4 +67,4 @@ class History:
 
     def verdict(self) -> Report:
         """On what was closed so far."""
-        return report(total(self._figures), self.shared)
+        return report(total(self._figures), self.shared, tuple(why for _, why in sorted(self.unread.items())))

@@ -7,13 +7,16 @@ One JSON object per line, `start_mono_ns` when a handler begins and `end_mono_ns
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 from msgspec import Struct
 
 from pstp.verify.findings import Findings, Guarantee, Violation
 from pstp.verify.shared import Execution
+from pstp.verify.split import Split
 from streams.errors import UserError
+from streams.murmur2 import home_partition
 from streams.protocol import Reason, TaskState
 
 
@@ -42,28 +45,59 @@ class Run(Struct):
 
 
 class Journals:
-    """Journals of one or more processes.  Read them all, let `History` call `executed`, then `judge`."""
+    """Journals of one or more processes.  Read them all; then for each partition of the history `begin` it, let
+    `History` call `executed`, and `judge`.
 
-    def __init__(self) -> None:
+    partitions: N, where it is known; then only the lines of one partition's groups are in memory at a time.
+    """
+
+    def __init__(self, partitions: int | None = None) -> None:
         self.violations = Findings()
+        self._partitions = partitions
+        self._split = Split()
         self._runs: dict[tuple[str, int], Run] = {}
+
+    def __enter__(self) -> Self:
+        self._split.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._split.__exit__(*error)
+
+    def read_all(self, paths: Iterable[Path]) -> None:
+        """Raises `UserError` like `read`."""
+        for path in paths:
+            self.read(path)
 
     def read(self, path: Path) -> None:
         """Raises `UserError` on what is no journal; a last line without an end is what a kill leaves behind."""
         try:
-            lines = path.read_bytes().split(b"\n")
+            with path.open("rb") as lines:
+                for number, data in enumerate(lines, start=1):
+                    if data.strip():
+                        self._read_line(path, number, data)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        for number, data in enumerate(lines, start=1):
-            if not data.strip():
-                continue
-            try:
-                line = _line(data)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                if number == len(lines):
-                    return
-                raise UserError(f"line {number} of {path} is no line of a journal: {error}") from error
-            self._take(line, f"{path.name}:{number}")
+
+    def _read_line(self, path: Path, number: int, data: bytes) -> None:
+        try:
+            line = _line(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if not data.endswith(b"\n"):
+                return
+            raise UserError(f"line {number} of {path} is no line of a journal: {error}") from error
+        at = f"{path.name}:{number}"
+        if self._partitions is None:
+            self._take(line, at)
+        else:
+            kept = _Kept(at, data.strip().decode())
+            self._split.add(home_partition(line.group.encode(), self._partitions), _encode(kept))
+
+    def begin(self, partition: int) -> None:
+        """The history of this partition comes next."""
+        for data in self._split.read(partition):
+            kept = _kept(data)
+            self._take(_line(kept.line), kept.at)
 
     def _take(self, line: Line, at: str) -> None:
         key = (line.group, line.token)
@@ -103,7 +137,9 @@ class Journals:
             self._told(told, Guarantee.G7, "times_disagree", "has other times with its handler than in the events", run)
 
     def judge(self, *, with_events: bool = True) -> None:
-        """After all is read: executions per group must not overlap, and must start in the order of their tokens."""
+        """After all is read: executions per group must not overlap, and must start in the order of their tokens.
+        They are forgotten then.
+        """
         by_clock: dict[tuple[str, str], list[Run]] = {}
         for (group, _), run in self._runs.items():
             by_clock.setdefault((group, run.clock_id), []).append(run)
@@ -115,6 +151,7 @@ class Journals:
                 )  # fmt: skip
         for (group, _), runs in by_clock.items():
             self._judge_group(group, sorted(runs, key=lambda run: run.start_ns))
+        self._runs.clear()
 
     def _judge_group(self, group: str, runs: Iterable[Run]) -> None:
         latest: Run | None = None  # of those that had a known end, the one that ended last
@@ -143,6 +180,15 @@ class Journals:
 
 
 _line = msgspec.json.Decoder(Line).decode
+
+
+class _Kept(Struct, array_like=True):
+    at: str
+    line: str
+
+
+_kept = msgspec.json.Decoder(_Kept).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def _inside(run: Run, told: Execution) -> bool:

@@ -10,11 +10,14 @@ from pstp.verify.report import Report
 
 
 def to_junit(verdict: Report) -> bytes:
-    """One `testcase` per guarantee, its `failure` tells their number and those that are kept."""
-    total, failed = str(len(WORDS)), str(sum(count > 0 for count in verdict.counts.values()))
+    """One `testcase` per guarantee, its `failure` tells their number and those that are kept; and one that is an
+    error if not everything could be read.
+    """
+    total, failed = str(len(WORDS) + 1), str(sum(count > 0 for count in verdict.counts.values()))
+    unread = str(int(bool(verdict.unread)))
     suites = ET.Element("testsuites", name="pstp verify", tests=total, failures=failed)
     suite = ET.SubElement(
-        suites, "testsuite", name="pstp verify", tests=total, failures=failed, errors="0", skipped="0",
+        suites, "testsuite", name="pstp verify", tests=total, failures=failed, errors=unread, skipped="0",
         time=f"{verdict.figures.span_s:.3f}",
     )  # fmt: skip
     for guarantee, words in WORDS.items():
@@ -24,6 +27,9 @@ def to_junit(verdict: Report) -> bytes:
             text = "\n".join(line for violation in shown for line in _lines(verdict, violation))
             failure = ET.SubElement(case, "failure", type=guarantee.value, message=f"{count} violations of: {words}")
             failure.text = _xml_text(text)
+    case = ET.SubElement(suite, "testcase", classname="pstp.verify", name="everything could be read", time="0")
+    if verdict.unread:
+        ET.SubElement(case, "error", type="unread", message=_xml_text("; ".join(verdict.unread)))
     ET.indent(suites)
     return bytes(ET.tostring(suites, encoding="utf-8", xml_declaration=True)) + b"\n"
 

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from msgspec import Raw, Struct
 
 from pstp.verify.findings import Place
+from pstp.verify.split import told
 from streams.clock import now
 from streams.errors import UserError
 from streams.settings import Settings
@@ -165,7 +166,7 @@ class DumpLine(Struct, frozen=True):
     value: Raw
 
 
-_dump_line = msgspec.json.Decoder(DumpLine).decode
+dump_line = msgspec.json.Decoder(DumpLine).decode
 
 
 def dump_values(path: Path, places: Collection[Place]) -> dict[Place, bytes]:
@@ -174,21 +175,22 @@ def dump_values(path: Path, places: Collection[Place]) -> dict[Place, bytes]:
         return {}
     return {
         place: bytes(line.value)
-        for line in read_dump(path)
+        for line in (dump_line(data) for _, data in read_dump(path))
         if (place := Place(line.partition, line.offset)) in places
     }  # fmt: skip
 
 
-def read_dump(path: Path, on_progress: Callable[[int], None] = lambda offsets: None) -> Iterator[DumpLine]:
-    """The records of a dump, partitions mixed, each in the order of its log; `on_progress` is told the bytes read."""
+def read_dump(path: Path, on_progress: Callable[[int], None] = lambda offsets: None) -> Iterator[tuple[int, bytes]]:
+    """Partition and line of each record of a dump, partitions mixed, each in the order of its log; every line is one
+    that `dump_line` reads.  `on_progress` is told the bytes read.
+    """
     number = 0
     try:
         with path.open("rb") as lines:
-            for line in lines:
+            for line in told(lines, on_progress):
                 number += 1
-                on_progress(len(line))
-                if line.strip():
-                    yield _dump_line(line)
+                if line := line.strip():
+                    yield dump_line(line).partition, line
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -21,6 +21,7 @@ class Report(Struct, frozen=True):
     """ok: no violation.  `counts` and `by_kind` tell of all; of each kind only the first few are in `violations`.
 
     records: the values of the records that these violations name, by "partition:offset" in `task-events`.
+    unread: partitions that could be judged in part only, since a newer version wrote there.
     """
 
     ok: bool
@@ -31,6 +32,7 @@ class Report(Struct, frozen=True):
     warnings: tuple[Violation, ...]
     warning_count: int
     records: dict[str, str] = {}
+    unread: tuple[str, ...] = ()
 
     def places(self) -> set[Place]:
         """Of the records that show the violations which are kept."""
@@ -50,7 +52,7 @@ class Report(Struct, frozen=True):
         return msgspec.json.encode(self)
 
 
-def report(figures: Figures, shared: Shared) -> Report:
+def report(figures: Figures, shared: Shared, unread: tuple[str, ...] = ()) -> Report:
     found = shared.violations
     return Report(
         ok=not len(found),
@@ -60,6 +62,7 @@ def report(figures: Figures, shared: Shared) -> Report:
         violations=tuple(found),
         warnings=tuple(shared.warnings),
         warning_count=len(shared.warnings),
+        unread=unread,
     )
 
 
@@ -79,7 +82,11 @@ def show(verdict: Report, console: Console) -> None:
     total = sum(verdict.counts.values())
     if hidden := total - min(len(verdict.violations), SHOWN_IN_TEXT):
         console.print(f"… and {hidden:,} more violations (--json lists the first few of each kind)")
-    if verdict.ok:
+    for why in verdict.unread:
+        console.print(f"[yellow]not judged any further: {escape(why)}[/]")
+    if verdict.ok and verdict.unread:
+        console.print("[bold yellow]0 violations in what could be read.[/]")
+    elif verdict.ok:
         console.print("[bold green]The history keeps the promise: 0 violations.[/]")
     else:
         console.print(f"[bold red]{total:,} violations.[/]")

@@ -15,16 +15,17 @@ from pstp.verify.findings import Guarantee, Kill, Violation
 from pstp.verify.history import History
 from pstp.verify.journal import Journals
 from pstp.verify.junit import to_junit
-from pstp.verify.reader import TopicReader, dump_values, read_dump
+from pstp.verify.reader import TopicReader, dump_line, dump_values, read_dump
 from pstp.verify.report import Report, show
 from pstp.verify.shared import Options
+from pstp.verify.split import Split
 from streams.engine import ORIGIN_HEADER
 from streams.errors import UserError
-from streams.protocol import VersionError
 from streams.settings import Settings
 
 OK: Final = 0
 VIOLATIONS: Final = 1
+NOT_ALL_READ: Final = 2
 
 
 def run(
@@ -39,9 +40,9 @@ def run(
     as_json: bool = False,
     junit: Path | None = None,
 ) -> int:
-    """Check, print, and write a JUnit file if asked; returns the exit code, 0 or 1.
-
-    Raises `UserError` (exit code 2) when it cannot read.
+    """Check and print; returns the exit code: 1 on violations, 2 if there are none in what could be read of a history
+    that a newer version wrote to, else 0.  Raises `UserError` (exit code 2) when it cannot read.  junit: also write
+    the verdict there.
 
     compare_tasks: also read `tasks`, and hold every record of it against the history; needs a cluster, and a history
     that is drained.
@@ -59,7 +60,9 @@ def run(
         sys.stdout.write(verdict.to_json().decode() + "\n")
     else:
         show(verdict, Console())
-    return OK if verdict.ok else VIOLATIONS
+    if not verdict.ok:
+        return VIOLATIONS
+    return NOT_ALL_READ if verdict.unread else OK
 
 
 def check_cluster(
@@ -76,14 +79,18 @@ def check_cluster(
         stack.enter_context(_readable(events.topic))
         options = msgspec.structs.replace(options, partitions=len(events.bounds))
         truncated = [partition for partition, bounds in events.bounds.items() if bounds.low > 0]
-        history, witnesses = _begin(options, truncated, journals)
+        witnesses = stack.enter_context(Journals(options.partitions))
+        witnesses.read_all(journals)
+        history = History(options, truncated, witnesses.executed if journals else None)
         bar = progress.add_task(events.topic, total=len(events))
         for partition in events.bounds:
+            witnesses.begin(partition)
             for message in events.read(partition, lambda offsets: progress.advance(bar, offsets)):
                 history.record(partition, message.offset() or 0, message.value())
             history.close_partition(partition)
+            witnesses.judge(with_events=partition not in history.unread)
         _warn_of_held(history, events)
-        if tasks is not None:
+        if tasks is not None and not history.unread:
             _warn_of_held(history, tasks)
             starts = {partition: bounds.low for partition, bounds in tasks.bounds.items()}
             history.shared.compare_with_tasks(_offsets(tasks, progress), starts)
@@ -92,14 +99,29 @@ def check_cluster(
 
 
 def check_dump(path: Path, options: Options, *, journals: Sequence[Path] = ()) -> Report:
-    """Check the history in a dump file."""
-    history, witnesses = _begin(options, (), journals)
-    with _progress() as progress, _readable(str(path)):
-        bar = progress.add_task(path.name, total=path.stat().st_size if path.exists() else None)
-        for line in read_dump(path, lambda size: progress.advance(bar, size)):
-            history.record(line.partition, line.offset, bytes(line.value))
-    verdict = _end(history, witnesses)
-    return verdict.with_records(dump_values(path, verdict.places()))
+    """Check the history in a dump file, whose partitions may be mixed."""
+    with ExitStack() as stack:
+        progress = stack.enter_context(_progress())
+        witnesses = stack.enter_context(Journals(options.partitions))
+        witnesses.read_all(journals)
+        history = History(options, (), witnesses.executed if journals else None)
+        split = stack.enter_context(Split())
+        size = path.stat().st_size if path.exists() else None
+        bar = progress.add_task(path.name, total=None if size is None else 2 * size)  # it is read twice
+        for number, line in read_dump(path, lambda size: progress.advance(bar, size)):
+            split.add(number, line)
+        for number in split.numbers():
+            witnesses.begin(number)
+            for data in split.read(number, lambda size: progress.advance(bar, size)):
+                record = dump_line(data)
+                history.record(number, record.offset, bytes(record.value))
+            history.close_partition(number)
+            if options.partitions is not None:
+                witnesses.judge(with_events=number not in history.unread)
+        if options.partitions is None:
+            witnesses.judge(with_events=not history.unread)
+        verdict = _end(history, witnesses)
+        return verdict.with_records(dump_values(path, verdict.places()))
 
 
 def _write_junit(path: Path, verdict: Report) -> None:
@@ -125,20 +147,9 @@ def read_kills(path: Path) -> tuple[Kill, ...]:
 _kill = msgspec.json.Decoder(Kill).decode
 
 
-def _begin(options: Options, truncated: Sequence[int], journals: Sequence[Path]) -> tuple[History, Journals | None]:
-    if not journals:
-        return History(options, truncated), None
-    witnesses = Journals()
-    for path in journals:
-        witnesses.read(path)
-    return History(options, truncated, witnesses.executed), witnesses
-
-
-def _end(history: History, witnesses: Journals | None) -> Report:
+def _end(history: History, witnesses: Journals) -> Report:
     history.close()
-    if witnesses is not None:
-        witnesses.judge()
-        history.shared.violations.extend(witnesses.violations)
+    history.shared.violations.extend(witnesses.violations)
     return history.verdict()
 
 
@@ -163,8 +174,6 @@ def _readable(name: str) -> Iterator[None]:
     """Failures of reading, in words for the one who asked."""
     try:
         yield
-    except VersionError as error:
-        raise UserError(f"{name} holds a {error}") from error
     except KafkaException as error:
         raise UserError(f"{name} cannot be read: {error.args[0].str()}") from error
 

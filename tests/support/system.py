@@ -148,8 +148,12 @@ class System:
     def worker(self, name: str = "w1", handlers: Path = HANDLERS, **settings: Any) -> Process:
         return self.start(name, ["worker", "--handlers", str(handlers)], settings)
 
-    def start(self, name: str, arguments: list[str], settings: dict[str, Any] | None = None) -> Process:
-        process = Process(name, arguments, self.env(name, **(settings or {})), self.folder / f"{name}.log")
+    def start(
+        self, name: str, arguments: list[str], settings: dict[str, Any] | None = None, module: str = "pstp"
+    ) -> Process:  # fmt: skip
+        process = Process(
+            name, arguments, self.env(name, **(settings or {})), self.folder / f"{name}.log", module=module
+        )
         self.processes.append(process)
         return process
 

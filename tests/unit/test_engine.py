@@ -14,6 +14,7 @@ from streams.murmur2 import home_partition
 from streams.partition import load
 from streams.protocol import PROTOCOL, EventKind, HandlerPolicy, Reason, ReportKind, TaskState, utc
 from streams.rows import Headers
+from streams.settings import TopicName
 from tests.unit.world import LEASE_MS, Execution, N, World, group_of, state_json
 
 K = ReportKind
@@ -710,7 +711,7 @@ def test_a_rejected_record_is_kept_byte_for_byte(world: World) -> None:
     ((key, value, headers),) = dead_letters(world)
     assert (key, value, headers[: len(HEADERS)]) == (b"\xff\x00", b"\xfe{", HEADERS)
     added = marks(headers)
-    assert added.keys() == {"topic", "reason", "detail", "partition", "offset"}
+    assert added.keys() == {"topic", "reason", "detail", "partition", "offset", "v"}
     assert (added["topic"], added["reason"], added["partition"], added["offset"]) == ("tasks", "key_not_utf8", "1", "0")
     (event,) = world.events(1)
     assert (event.state, event.reason, event.task_id, event.group) == (
@@ -752,7 +753,7 @@ def test_a_task_whose_attempts_are_spent_is_kept_byte_for_byte(world: World) -> 
     assert marks(headers) == {
         "topic": "tasks", "reason": "attempts_spent", "partition": str(home), "offset": "0", "group": "g",
         "task-id": "x1", "type": "t", "sequence": str(sequence), "attempts": "1",
-        "error-type": "ValueError", "error": "no ☕", "traceback": "Traceback",
+        "error-type": "ValueError", "error": "no ☕", "traceback": "Traceback", "v": "1",
     }  # fmt: skip
     assert run_next(world).task.task_id == f"{home}-1", "policy skip: the next one goes on"
 
@@ -774,10 +775,24 @@ def test_unreadable_completions_and_commands_are_set_aside(world: World) -> None
     world.work_off()
 
 
-def test_a_newer_protocol_stops_the_scheduler_and_takes_nothing(world: World) -> None:
-    world.append("completions", 0, b"g", b'{"v":%d}' % (PROTOCOL + 1))
-    with pytest.raises(protocol.VersionError):
-        world.step(commit=False)
+NEWER = b'{"v":%d}' % (PROTOCOL + 1)
+
+
+@pytest.mark.parametrize("topic", ["completions", "commands", "tasks"])
+def test_a_newer_protocol_stops_its_partition_before_that_record(world: World, topic: TopicName) -> None:
+    """What stood before it is taken in, it and what is behind it are not, and other partitions go on."""
+    stopped, _ = world.publish("g", id="before")
+    offset = world.append(topic, stopped, b"g", NEWER, [(protocol.VERSION_HEADER, b"%d" % (PROTOCOL + 1))])
+    world.append("completions", stopped, b"g", b"behind, if that topic is read later")
+    world.publish("g", id="behind")
+    assert world.publish("other", id="elsewhere")[0] != stopped
+    world.step()
+    engine = world.engines["s1"]
+    assert set(engine.stopped) == {stopped} and f"{topic}-{stopped} holds at offset {offset}" in engine.stopped[stopped]
+    assert engine.partitions[stopped].next_offsets[topic] == engine.partitions[stopped].read_up_to[topic] == offset
+    told = {e.task_id for e in world.events()}
+    assert told >= {"before", "elsewhere"} and ("behind" in told) is (topic != "tasks")
+    assert all(letter[1] != NEWER for letter in dead_letters(world))
 
 
 # -- records that break us

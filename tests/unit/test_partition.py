@@ -120,8 +120,17 @@ def test_rows_of_a_newer_format_are_refused() -> None:
         read_row(newer)
 
 
-def test_kinds_of_rows_that_are_not_known_are_left_alone() -> None:
-    assert load(0, {b"Zanything": b"\x00"}).entries == {}
+def test_a_newer_row_is_refused_even_behind_others_of_its_group() -> None:
+    with pytest.raises(VersionError):
+        load(0, table_of(4) | {rows.task_key(5, b"g"): rows.encode([ROW_FORMAT + 1])})
+    with pytest.raises(VersionError):
+        load(0, {rows.task_key(5, b"g"): rows.encode([10**6, *range(20)])})
+
+
+def test_kinds_of_rows_that_are_not_known_are_refused() -> None:
+    """They were written by a newer version, which meant something by them."""
+    with pytest.raises(VersionError):
+        load(0, {b"Zanything": b"\x00"})
 
 
 def test_a_task_over_todays_limit_that_was_accepted_is_still_a_task() -> None:

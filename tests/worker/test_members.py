@@ -118,7 +118,16 @@ def test_records_that_are_no_announcement_are_passed_over(rig: Rig, view: Member
     me = member()
     say(rig, me.instance, encode(me))
     until(lambda: me.instance in view.snapshot(), 5, "what follows is read")
-    assert view.failed is None
+
+
+def test_announcements_of_a_newer_version_hide_nobody_else(rig: Rig, view: MembersView) -> None:
+    newer, me = member(), member()
+    say(rig, newer.instance, encode(newer))
+    until(lambda: newer.instance in view.snapshot())
+    say(rig, newer.instance, encode(replace(newer, v=PROTOCOL + 1)))
+    say(rig, me.instance, encode(me))
+    until(lambda: me.instance in view.snapshot(), 5, "what follows is read")
+    assert newer.instance not in view.snapshot()
 
 
 class TestOneNameTwoProcesses:
