@@ -11,7 +11,7 @@ gives; `dispatches` and `control` name theirs; `members` is keyed by instance.
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -68,7 +68,72 @@ class EventKind(StrEnum):
     GROUP_STATE = "group_state"
     DUPLICATE = "duplicate"
     STALE_REPORT = "stale_report"
-    COMMAND = "command"
+    COMMAND = "command"  # the answer to a command
+    GROUP_PAUSED = "group_paused"
+    GROUP_RESUMED = "group_resumed"
+    GROUP_BLOCKED = "group_blocked"
+    GROUP_UNBLOCKED = "group_unblocked"
+    GROUP_FORGOTTEN = "group_forgotten"
+    DEAD_LETTER_CLOSED = "dead_letter_closed"  # redriven, discarded or expired: it can no longer be redriven
+    BREAKER = "breaker"
+
+
+class CommandKind(StrEnum):
+    """What an operator may ask of one group."""
+
+    PAUSE_GROUP = "pause_group"
+    RESUME_GROUP = "resume_group"
+    CANCEL_TASK = "cancel_task"
+    CANCEL_GROUP = "cancel_group"
+    SKIP_HEAD = "skip_head"
+    EDIT_HEAD = "edit_head"
+    RETRY_NOW = "retry_now"
+    UNBLOCK = "unblock"
+    RELEASE = "release"
+    REDRIVE = "redrive"
+    EDIT_AND_REDRIVE = "edit_and_redrive"
+    DISCARD_DEAD_LETTER = "discard_dead_letter"
+    FORGET_GROUP = "forget_group"
+
+
+class Outcome(StrEnum):
+    """How a command is answered.  `accepted`: a running task was told to stop, its own end will follow."""
+
+    DONE = "done"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+class Refusal(StrEnum):
+    """Why a command changed nothing."""
+
+    BAD_COMMAND = "bad_command"
+    REPEATED = "repeated"  # a command with this id was answered before
+    OTHER_HEAD = "other_head"  # `if_head` names another task
+    OTHER_STATE = "other_state"  # `if_state` is not the state of the head (or of the task that is named)
+    NO_HEAD = "no_head"
+    NO_SUCH_TASK = "no_such_task"
+    NOT_PAUSED = "not_paused"
+    NOT_BLOCKED = "not_blocked"
+    NOT_WAITING = "not_waiting"  # the head does not wait for a retry
+    NOT_BEFORE = "not_before"  # the head waits for the time that its publisher set
+    NOT_RUNNING = "not_running"
+    RUNS_IN_TIME = "runs_in_time"  # only what goes on after its timeout, or after a cancel, may be released
+    IN_FLIGHT = "in_flight"  # the head is dispatched or running
+    STOPPING = "stopping"  # the head is being cancelled or skipped already
+    SWEEPING = "sweeping"  # the group's backlog is being cancelled
+    NO_DEAD_LETTER = "no_dead_letter"  # it is not open: never was, redriven, discarded or expired
+    TOO_LARGE = "too_large"
+    GROUP_FULL = "group_full"
+    NOTHING_TO_FORGET = "nothing_to_forget"
+
+
+class FailurePolicy(StrEnum):
+    """What happens when a task's attempts are spent."""
+
+    SKIP = "skip"  # dead letter, the next task goes on
+    BLOCK = "block"  # the group stands still until an operator acts
+    CASCADE = "cascade"  # dead letters of it and of all that is parked behind it
 
 
 class Reason(StrEnum):
@@ -96,6 +161,17 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     WORKER_LOST = "worker_lost"
     CASCADE = "cascade"
+    GROUP_FULL = "group_full"
+
+    REDRIVEN_HEAD = "redriven_head"
+    REDRIVEN_TAIL = "redriven_tail"
+    DISPLACED = "displaced"  # a redriven task was put before it
+    EDITED = "edited"
+    RETRY_NOW = "retry_now"
+    RELEASED = "released"
+    BY_COMMAND = "by_command"
+    DISCARDED = "discarded"
+    EXPIRED = "expired"
 
     FAILED = "failed"
     SNOOZED = "snoozed"
@@ -129,6 +205,8 @@ class HandlerPolicy(Struct, frozen=True, gc=False, omit_defaults=True):
     backoff_base_s: float | None = None
     backoff_factor: float | None = None
     backoff_cap_s: float | None = None
+    jitter: bool | None = None
+    on_failure: FailurePolicy | None = None
 
 
 class DispatchedTask(Struct, frozen=True, omit_defaults=True):
@@ -208,6 +286,41 @@ class Control(Struct, frozen=True, omit_defaults=True):
     scheduler: str
 
 
+class Command(Struct, frozen=True, omit_defaults=True):
+    """An operator's wish for one group (`commands`, key = group), from any Kafka client.
+
+    `id`: made by the client, repeated by the answer; a second command of that id is refused.  `if_head` (a task id) and
+    `if_state` say what the operator saw: if it is no longer so, the command is refused.  Which fields matter:
+
+    pause_group: `until` (open end without); cancel_task: `task_id`; cancel_group: `running` (the running task too);
+    edit_head: `payload`; redrive: `task_id`, `position` (head or tail), `sequence` if an id has several dead letters;
+    edit_and_redrive: the same and `payload`; discard_dead_letter: `task_id`, `sequence`.
+    """
+
+    id: str
+    kind: CommandKind
+    group: str | None = None  # the record's key, if absent
+    v: int = PROTOCOL
+    actor: str = ""
+    note: str = ""
+    if_head: str | None = None
+    if_state: str | None = None
+    task_id: str | None = None
+    sequence: int | None = None
+    position: Literal["head", "tail"] = "head"
+    payload: MaybeRaw = None
+    until: datetime | None = None
+    running: bool = False
+
+
+class Change(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One difference between two payloads: JSON texts, cut to a limit; absent where there was or is nothing."""
+
+    path: str
+    before: str | None = None
+    after: str | None = None
+
+
 class Member(Struct, frozen=True, omit_defaults=True):
     """An announcement on `members` (key = instance; a tombstone when it leaves).  Silent for MEMBER_SILENT_S: dead.
 
@@ -269,6 +382,15 @@ class Event(Struct, frozen=True, omit_defaults=True):
     priority: int | None = None
     payload: MaybeRaw = None
     group_state: MaybeRaw = None
+    # Of answers to commands, and of what commands led to.
+    command_id: str | None = None
+    command: CommandKind | None = None
+    outcome: Outcome | None = None
+    actor: str | None = None
+    count: int | None = None  # of tasks that a command took, or that waited
+    changes: tuple[Change, ...] = ()  # by an edited payload
+    until: datetime | None = None  # a pause, or an open breaker
+    duplicate_of: str | None = None  # the task id that was accepted first under this idempotency key
 
 
 class Events(Struct, frozen=True):
@@ -282,7 +404,7 @@ class VersionError(ValueError):
     """A record of a newer major protocol version: this process is too old to read it."""
 
 
-T = TypeVar("T", Dispatch, Completion, Control, Member, Event, Events)
+T = TypeVar("T", Dispatch, Completion, Control, Command, Member, Event, Events)
 
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
@@ -341,6 +463,7 @@ def refuse_newer_json(value: bytes) -> None:
 decode_dispatch = _decoder(Dispatch)
 decode_completion = _decoder(Completion)
 decode_control = _decoder(Control)
+decode_command = _decoder(Command)
 decode_member = _decoder(Member)
 
 _event = _decoder(Event)

@@ -16,6 +16,9 @@ from streams import protocol, rows
 from streams.group import Head, Phase
 from streams.protocol import (
     PROTOCOL,
+    Change,
+    Command,
+    CommandKind,
     Completion,
     Control,
     Dispatch,
@@ -24,9 +27,11 @@ from streams.protocol import (
     Event,
     EventKind,
     Events,
+    FailurePolicy,
     HandlerPolicy,
     Member,
     Moment,
+    Outcome,
     Reason,
     Report,
     ReportKind,
@@ -117,6 +122,28 @@ JSON: dict[str, Golden] = {
     ),
     "control-cancel": Golden(
         Control(PROTOCOL, "cancel", 5, "tenant/1 ☕", TOKEN, "scheduler-1"), protocol.decode_control
+    ),
+    "command": Golden(
+        Command(
+            "c0mmand", CommandKind.EDIT_AND_REDRIVE, "tenant/1 ☕", PROTOCOL, "ada", "customer called", "4-17",
+            "retrying", "4-16", SEQUENCE, "tail", Raw(b'{"id": 7}'), AT, True,
+        ),
+        protocol.decode_command,
+    ),
+    "command-least": Golden(Command("c", CommandKind.PAUSE_GROUP), protocol.decode_command),
+    "event-answer": Golden(
+        Event(
+            PROTOCOL, EventKind.COMMAND, AT, "tenant/1 ☕", "4-17", reason="other_head", note="x", command_id="c0mmand",
+            command=CommandKind.SKIP_HEAD, outcome=Outcome.REFUSED, actor="ada", count=3,
+            changes=(Change("/id", "7", "8"), Change("/new", None, "1")), until=AT, duplicate_of="4-2",
+        ),
+        _event,
+    ),
+    "completion-started": Golden(
+        Completion(PROTOCOL, "g", "w", "b", "c", 0, 0, (
+            _report(ReportKind.STARTED, policy=HandlerPolicy(jitter=False, on_failure=FailurePolicy.BLOCK)),
+        )),
+        protocol.decode_completion,
     ),
     "member-scheduler": Golden(
         Member(

@@ -160,10 +160,12 @@ def test_every_report_event_state_and_reason_is_in_a_golden_file() -> None:
 
 # What other processes and other versions know by these very words.
 REASONS = [
-    "abandoned", "attempts_spent", "bad_json", "cascade", "failed", "group_mismatch", "handler_rejected",
-    "internal_error", "invalid_payload", "invalid_result", "key_not_utf8", "lost_before_start", "no_group",
-    "no_handler", "no_value", "not_an_object", "not_retryable", "returned", "snoozed", "state_too_large", "taken_back",
-    "timeout", "too_deep", "too_large", "value_not_utf8", "worker_lost", "wrong_partition", "wrong_type",
+    "abandoned", "attempts_spent", "bad_json", "by_command", "cascade", "discarded", "displaced", "edited", "expired",
+    "failed", "group_full", "group_mismatch", "handler_rejected", "internal_error", "invalid_payload",
+    "invalid_result", "key_not_utf8", "lost_before_start", "no_group", "no_handler", "no_value", "not_an_object",
+    "not_retryable", "redriven_head", "redriven_tail", "released", "retry_now", "returned", "snoozed",
+    "state_too_large", "taken_back", "timeout", "too_deep", "too_large", "value_not_utf8", "worker_lost",
+    "wrong_partition", "wrong_type",
 ]  # fmt: skip
 
 

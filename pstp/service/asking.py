@@ -1,0 +1,61 @@
+"""Live questions to the schedulers that own the groups: over their read-only HTTP."""
+
+import urllib.error
+import urllib.request
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+
+from streams.errors import UserError
+from streams.members import MembersView
+from streams.murmur2 import home_partition
+from streams.protocol import Member
+from streams.settings import Settings
+from streams.topics import verify_identity
+
+ANSWER_S: Final = 5.0
+
+
+def ask_owner(settings: Settings, group: str, path: str, query: dict[str, Any]) -> Any:
+    """The answer of the scheduler that owns this group.  Raises `UserError` if there is none."""
+    count = verify_identity(settings).partitions
+    home = home_partition(group.encode(errors="surrogateescape"), count)
+    for scheduler in schedulers(settings).values():
+        if home in scheduler.partitions:
+            return ask(scheduler, path, query | {"group": group})
+    raise UserError(f"no scheduler owns partition {home} of this group now: wait for a takeover, or start one")
+
+
+def ask_all(settings: Settings, path: str, query: dict[str, Any]) -> list[Any]:
+    """The answers of all schedulers: each knows its own groups.  Raises `UserError`."""
+    return [ask(scheduler, path, query) for scheduler in schedulers(settings).values()]
+
+
+def schedulers(settings: Settings) -> dict[str, Member]:
+    """Those that are alive.  Raises `UserError` if there is none."""
+    view = MembersView(settings)
+    view.start()
+    try:
+        if not view.wait_caught_up(ANSWER_S):
+            raise UserError(
+                f"no answer from Kafka at {settings.bootstrap_servers}: is it running? `pstp dev` starts one"
+            )
+        found = view.alive("scheduler")
+    finally:
+        view.stop()
+    if not found:
+        raise UserError("no scheduler is running: start one with `pstp scheduler`, or everything with `pstp dev`")
+    return found
+
+
+def ask(scheduler: Member, path: str, query: dict[str, Any]) -> Any:
+    """Raises `UserError` if it does not answer."""
+    try:
+        with urllib.request.urlopen(f"{scheduler.http}{path}?{urlencode(query)}", timeout=ANSWER_S) as answer:
+            return msgspec.json.decode(answer.read())
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(
+            f"scheduler {scheduler.instance} does not answer at {scheduler.http}: {error}; it listens on loopback "
+            "unless PSTP_HTTP says otherwise, so ask from its host"
+        ) from error
