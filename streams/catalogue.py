@@ -87,6 +87,7 @@ SCHEDULER: Final = (
     _histogram("transaction_seconds", "Writing and committing one transaction", buckets=SHORT_S),
     _histogram("transaction_records", "Records in one transaction", buckets=RECORDS),
     _counter("rebalances", "Assignments of input partitions to this instance"),
+    _gauge("partitions", "Input partitions in all"),
     _gauge("partitions_owned", "Input partitions of this instance"),
     _gauge("partitions_stopped", "Input partitions that wait for a newer version of PSTP"),
     _gauge("loading_rows", "Changelog rows read so far, while partitions are loaded; else 0"),

@@ -99,6 +99,7 @@ class SchedulerMetrics(Collector):
         yield gauge("pstp_groups_without_handler", _by_type(engine.types_without_handler()))
         yield gauge("pstp_tasks_parked", [((), parked)])
         yield gauge("pstp_oldest_unfinished_seconds", [((), (now().wall_ms - oldest_ms) / 1000)])
+        yield gauge("pstp_partitions", [((), engine.partition_count)])
         yield gauge("pstp_partitions_owned", [((), len(engine.partitions))])
         yield gauge("pstp_partitions_stopped", [((), len(engine.stopped))])
 

@@ -19,7 +19,7 @@ class Target:
     """`write` when the process serves, `remove` when it leaves.  What a killed one leaves, its successor replaces."""
 
     def __init__(self, settings: Settings, role: str, instance: str) -> None:
-        self._labels = {"app": settings.app, "role": role, "instance": instance}
+        self._labels = {"cluster": settings.app, "role": role, "instance": instance}
         self.path = settings.data_dir / FOLDER / f"{settings.app}-{instance}.json"
 
     def write(self, address: str) -> None:

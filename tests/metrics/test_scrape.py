@@ -113,7 +113,7 @@ def test_each_process_tells_prometheus_where_it_is(system: System) -> None:
     until(lambda: len(list(folder.glob("*.json"))) == 2)
     for path in folder.glob("*.json"):
         (group,) = json.loads(path.read_text())
-        assert group["labels"]["instance"] in ("s1", "w1") and group["labels"]["app"] == system.settings.app
+        assert group["labels"]["instance"] in ("s1", "w1") and group["labels"]["cluster"] == system.settings.app
         with urllib.request.urlopen(f"http://{group['targets'][0]}/metrics", timeout=5) as answer:
             assert f'role="{group["labels"]["role"]}"' in answer.read().decode()
     assert scheduler.terminate() == 0 == worker.terminate()
