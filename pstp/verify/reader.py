@@ -84,7 +84,7 @@ class TopicReader:
                     f"{self._where} is well, then try again"
                 )
             before = at
-            for message in messages:
+            for message in filter(_counts, messages):
                 at = self._next_offset(message)
                 if message.error() is None and at <= high:
                     yield message
@@ -98,7 +98,7 @@ class TopicReader:
             deadline_ms = now().mono_ms + ANSWER_TIMEOUT_S * 1000
             while now().mono_ms < deadline_ms:
                 message = self._consumer.poll(POLL_S)
-                if message is None:
+                if message is None or not _counts(message):
                     continue
                 if message.error() is None and message.offset() == place.offset:
                     found[place] = message.value() or b""
@@ -113,6 +113,8 @@ class TopicReader:
             return offset + 1
         if error.code() == KafkaError._PARTITION_EOF:
             return offset
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise self._forbidden()
         if error.retriable() or error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
             raise self._unreachable()
         raise KafkaException(error)
@@ -145,6 +147,8 @@ class TopicReader:
 
     def _partitions(self) -> list[int]:
         found = self._consumer.list_topics(self.topic, timeout=ANSWER_TIMEOUT_S).topics[self.topic]
+        if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise self._forbidden()
         if found.error is not None:
             raise UserError(
                 f"topic {self.topic!r} is not in the cluster at {self._where}: create the topics with "
@@ -152,10 +156,21 @@ class TopicReader:
             )
         return sorted(found.partitions)
 
+    def _forbidden(self) -> UserError:
+        return UserError(
+            f"this user may not read topic {self.topic!r}: it needs READ on it and nothing else, see docs/verify.md"
+        )
+
     def _unreachable(self) -> UserError:
         return UserError(
             f"no broker answers at {self._where}: start one with `pstp broker`, or set PSTP_BOOTSTRAP_SERVERS"
         )
+
+
+def _counts(message: Message) -> bool:
+    """librdkafka looks for a group's coordinator; we never use the group, so it need not be allowed to us."""
+    error = message.error()
+    return error is None or error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED
 
 
 class DumpLine(Struct, frozen=True):

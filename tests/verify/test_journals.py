@@ -51,7 +51,10 @@ def against(log: Log, journal: Journal, **options: Any) -> set[str]:
         for offset, event in enumerate(log.events)
     ]
     dump.write_bytes(b"".join(lines))
-    return set(check_dump(dump, Options(**options), journals=[journal.write()]).by_kind)
+    found = check_dump(dump, Options(**options), journals=[journal.write()]).by_kind
+    by_partition = check_dump(dump, Options(**options, partitions=1), journals=[journal.path]).by_kind
+    assert by_partition == found, "whether one partition is in memory at a time or all"
+    return set(found)
 
 
 def task(token: int, group: str = "g") -> T:
