@@ -63,7 +63,7 @@ class Claims:
         self._runtime, self._metrics = runtime, runtime.metrics
         self._control, self._slots, self._silent_s = control, slots, silent_s
         self._topic = settings.topic("dispatches")
-        self._may_start_ns = int((settings.lease_s - settings.lease_margin_s) * _NS)
+        self._may_start_ns = int((settings.silence_s - limits.LEASE_MARGIN_S) * _NS)
         self.ahead = ReadAhead(lambda name: runtime.registry.get(name) is not None, control.tokens)
         self._floor: dict[int, int] = {}  # of each partition: claimed up to here
         self._doubts: list[_Doubt] = []

@@ -2,6 +2,9 @@
 
 The scheduler counts a lease from when it reads `started` or a renewal; the worker counts it from the moment before
 the last acknowledged one was *sent*, which is earlier.  So whatever the worker still runs, the scheduler still grants.
+
+How often renewals are sent, and how long before its end a lease is given up, decides how long a broker may be away
+without costing anything: the arithmetic is in `streams/limits.py`, `tests/unit/test_leases.py` tries it out.
 """
 
 import threading
@@ -18,6 +21,8 @@ from streams.settings import Settings
 log = structlog.get_logger("worker")
 
 _NS: Final = 1_000_000_000
+_MARGIN_NS: Final = int(limits.LEASE_MARGIN_S * _NS)
+_RENEWAL_NS: Final = int(limits.RENEWAL_S * _NS)
 
 
 class Stop(Enum):
@@ -31,11 +36,10 @@ class Stop(Enum):
 class Lease:
     """The deadline of one claim, monotonic.  Written and read by several threads; each field is one word."""
 
-    __slots__ = ("_lease_ns", "_margin_ns", "sent_ns", "until_ns")
+    __slots__ = ("_lease_ns", "sent_ns", "until_ns")
 
     def __init__(self, settings: Settings, began_ns: int) -> None:
-        self._lease_ns = int(settings.lease_s * _NS)
-        self._margin_ns = int(settings.lease_margin_s * _NS)
+        self._lease_ns = int(settings.silence_s * _NS)
         self.sent_ns = began_ns
         self.until_ns = began_ns + self._lease_ns
 
@@ -46,13 +50,13 @@ class Lease:
 
     def may_start(self, now_ns: int) -> bool:
         """Whether something may begin to run under this lease."""
-        return now_ns < self.until_ns - self._margin_ns
+        return now_ns < self.until_ns - _MARGIN_NS
 
     def is_out(self, now_ns: int) -> bool:
         return now_ns >= self.until_ns
 
     def renewal_due(self, now_ns: int) -> bool:
-        return now_ns - self.sent_ns >= self._lease_ns // limits.LEASE_RENEWALS
+        return now_ns - self.sent_ns >= _RENEWAL_NS
 
 
 class Held(Protocol):
@@ -79,7 +83,7 @@ class LeaseKeeper(threading.Thread):
 
     def __init__(self, settings: Settings, fence: Callable[[str], None]) -> None:
         super().__init__(name="leases", daemon=True)
-        self._tick_s = min(max(settings.lease_s / 100, 0.02), 0.1)
+        self._tick_s = min(max(settings.lease_s / 100, 0.02), limits.KEEPER_TICK_S)
         self._fence = fence
         self._held: set[Held] = set()
         self._stopping = threading.Event()

@@ -45,7 +45,10 @@ class Reporter(threading.Thread):
         self._on_fatal = on_fatal
         self._stopping = threading.Event()
         conf = settings.kafka(**{
-            "enable.idempotence": True, "linger.ms": 1, "message.timeout.ms": 0, "reconnect.backoff.max.ms": 500,
+            "enable.idempotence": True, "linger.ms": 1, "message.timeout.ms": 0,
+            # As soon as the broker is back: leases are waiting (`limits.ACKNOWLEDGED_S`).
+            "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 150, "retry.backoff.ms": 50,
+            "retry.backoff.max.ms": 150,
             "message.max.bytes": limits.RECORD_BYTES_MAX, "queue.buffering.max.messages": _QUEUED_MAX,
             "error_cb": self._error, **stats,
         })  # fmt: skip

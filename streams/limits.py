@@ -32,10 +32,20 @@ HEARTBEAT_INTERVAL_MS: Final = 1_000
 POLL_INTERVAL_MS_MAX: Final = 300_000
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 
+# How long a broker outage may last without costing a worker what it runs.  Silence is tolerated a little longer, by
+# worker and scheduler alike (`Settings.silence_s`), since an outage makes a worker silent for longer than itself: the
+# last report that was acknowledged was sent up to RENEWAL_S before the outage, and the keeper looks each KEEPER_TICK_S;
+# afterwards the renewal that waits needs ACKNOWLEDGED_S to get into the log; and the worker gives up LEASE_MARGIN_S
+# before its time is over.  So LEASE_S + all of these <= LEASE_S + GRACE_S must hold.
+# It is safe because the worker counts from the moment *before* the report was sent, and the scheduler, who waits as
+# long, from the moment when it has *read* it, which is later: whoever may still run is not yet given up.
 LEASE_S: Final = 10.0
-# A worker renews each third of a lease and stops working this long before the lease is out.
-LEASE_RENEWALS: Final = 3
-LEASE_MARGIN_S: Final = 2.0
+GRACE_S: Final = 1.25
+RENEWAL_S: Final = 0.5
+KEEPER_TICK_S: Final = 0.1
+ACKNOWLEDGED_S: Final = 0.4
+# Handlers are cancelled this long before the process would end.
+LEASE_MARGIN_S: Final = 0.25
 # A dispatch that nobody has claimed for this long is taken back when another worker has a free slot.
 UNCLAIMED_S: Final = 1.0
 
@@ -62,7 +72,7 @@ assert TASK_BYTES_MAX + ENVELOPE_BYTES_MAX < RECORD_BYTES_MAX
 assert STATE_BYTES_MAX + RESULT_BYTES_MAX + (TRACEBACK_CHARS_MAX + ERROR_TEXT_CHARS_MAX) * 6 < ENVELOPE_BYTES_MAX
 assert HEADERS_MAX * HEADER_BYTES < ENVELOPE_BYTES_MAX
 assert SHOWN_BYTES_MAX * 7 < ENVELOPE_BYTES_MAX
-assert LEASE_MARGIN_S < LEASE_S / LEASE_RENEWALS < LEASE_S
+assert RENEWAL_S + KEEPER_TICK_S + ACKNOWLEDGED_S + LEASE_MARGIN_S <= GRACE_S
 assert MEMBER_SILENT_S > 2 * ANNOUNCE_INTERVAL_S
 assert HEARTBEAT_INTERVAL_MS * 3 <= SESSION_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS
 assert ANNOUNCE_DEBOUNCE_S < ANNOUNCE_INTERVAL_S

@@ -63,7 +63,7 @@ class Scheduler:
         owner = settings.transactional_id(instance)
         self.engine = Engine(
             instance=instance, boot_id=self.boot_id, owner=owner, partitions=settings.partitions,
-            lease_s=settings.lease_s, task_bytes_max=settings.task_bytes_max,
+            lease_s=settings.silence_s, task_bytes_max=settings.task_bytes_max,
             policy=Policy(max_attempts=settings.max_attempts),
         )  # fmt: skip
         registry = CollectorRegistry()

@@ -4,7 +4,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -68,16 +68,10 @@ class Settings(BaseSettings):
                 values[name] = Path(path).read_text(encoding="utf-8").strip()
         return values
 
-    @model_validator(mode="after")
-    def _lease_leaves_room(self) -> Self:
-        if self.lease_margin_s * limits.LEASE_RENEWALS >= self.lease_s:
-            raise ValueError("lease_s is too short")
-        return self
-
     @property
-    def lease_margin_s(self) -> float:
-        """How long before its lease is out a worker stops what it runs, in seconds."""
-        return min(limits.LEASE_MARGIN_S, self.lease_s / 5)
+    def silence_s(self) -> float:
+        """After how much silence a worker gives up what it runs, and a scheduler takes it for lost: see `limits`."""
+        return self.lease_s + limits.GRACE_S
 
     def topic(self, name: TopicName) -> str:
         """The topic's name in the cluster."""

@@ -125,9 +125,8 @@ class Truth:
         # Where clocks are set wrong, times of day say nothing.
         self._clocks_agree = all(fault.kind != "wall_jump" for fault in scenario.faults)
         self._read_to = [0] * scenario.partitions
-        margin_s = min(2.0, scenario.lease_s / 5)
         # Shorter troubles than this must not cost a worker its lease.
-        self.patience_us = int((scenario.lease_s * 2 / 3 - margin_s - 0.6) * S)
+        self.patience_us = int((scenario.lease_s - 0.6) * S)
 
     # -- publishers
 
