@@ -21,6 +21,9 @@ class Order(BaseModel):
     number: int
 
 
+NEWER = b'{"v": 2, "something": "new"}'
+
+
 def registry() -> Registry:
     handlers = Registry()
 
@@ -183,16 +186,29 @@ def test_what_cannot_be_read_is_passed_over(shared: Rig) -> None:
     assert shared.claimed(1)[0] == shared.completions[-1].dispatch_offset + 1
 
 
-@pytest.mark.parametrize("topic", ["dispatches", "control", "members"])
-def test_a_record_of_a_newer_protocol_stops_the_worker_with_a_sentence(rig: Rig, topic: str) -> None:
+def test_a_take_back_of_a_newer_protocol_stops_the_worker_with_a_sentence(rig: Rig) -> None:
     running = rig.worker(registry())
     rig.end(rig.dispatch("g")[0])
     claimed = rig.claimed()[0]
-    rig.raw(topic, 0, b'{"v": 2, "something": "new"}')
+    rig.raw("control", 0, NEWER)
     running.wait()
     assert isinstance(running.error, UserError)
     assert "upgrade" in str(running.error)
     assert rig.claimed()[0] == claimed
+
+
+def test_a_dispatch_of_a_newer_protocol_stops_its_partition_only(rig: Rig) -> None:
+    """What stands before it is claimed, it and what is behind it are not, and other partitions go on."""
+    running = rig.worker(registry())
+    before = rig.dispatch("g")[0]
+    rig.raw("dispatches", 0, NEWER)
+    behind = rig.dispatch("g")[0]
+    rig.end(before)
+    until(lambda: running.worker._poller.stopped)
+    rig.end(rig.dispatch("h", partition=1)[0])
+    assert rig.kinds(behind) == []
+    assert rig.claimed()[0] == rig.completions[0].dispatch_offset + 1
+    assert "upgrade" in running.worker._is_ready()[1] and not running.worker._is_ready()[0]
 
 
 def test_the_handlers_of_one_worker_run_at_the_same_time(shared: Rig) -> None:
