@@ -1,5 +1,6 @@
-"""Commands that ask the running schedulers: groups, tasks, explain."""
+"""Commands that ask the running schedulers: groups, tasks, explain, top."""
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(groups)
     app.command()(tasks)
     app.command()(explain)
+    app.command()(top)
 
 
 def groups(
@@ -67,6 +69,23 @@ def explain(group: Group, as_json: AsJson = False) -> None:
         print_json(answer)
     else:
         console.print(printable(f"{group}: {answer['text']}"))
+
+
+def top(
+    interval_s: Annotated[float, typer.Option(help="seconds between two looks", min=0.5)] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what all processes do, live, until Ctrl-C; with --json, once.
+
+    Example: `pstp top`
+    """
+    from pstp.top import once, run
+
+    if as_json:
+        print_json(once(Settings()))
+        return
+    with suppress(KeyboardInterrupt):
+        run(Settings(), interval_s, console)
 
 
 def _since(wall_ms: int) -> str:

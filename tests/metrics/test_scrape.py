@@ -118,3 +118,19 @@ def test_each_process_tells_prometheus_where_it_is(system: System) -> None:
             assert f'role="{group["labels"]["role"]}"' in answer.read().decode()
     assert scheduler.terminate() == 0 == worker.terminate()
     assert list(folder.iterdir()) == []
+
+
+def test_top_shows_what_all_processes_say(system: System) -> None:
+    nobody = system.run("top", "--json")
+    assert nobody.returncode == 2 and "start `pstp scheduler`" in nobody.stderr
+    system.scheduler("s1")
+    system.worker("w1", slots=3)
+    system.publish("g", "echo")
+    system.flush()
+    system.history.wait_terminal(1)
+
+    def shown() -> bool:
+        found = json.loads(system.run("top", "--json").stdout)
+        return found["states"].get("succeeded") == 1 and [p["instance"] for p in found["processes"]] == ["s1", "w1"]
+
+    until(shown)
