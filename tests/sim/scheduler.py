@@ -112,9 +112,6 @@ class Pump:
     def known_ends(self) -> dict[TP, int]:
         return {}
 
-    def leave_out(self, numbers: frozenset[int]) -> None:
-        assert not numbers, "nobody writes records of a newer version here"
-
     def new_epoch(self) -> None:
         self.epoch += 1
         self.flowing = False
