@@ -20,11 +20,19 @@ def test_a_handler_that_blocks_its_loop_costs_itself_and_not_its_neighbours(syst
 
 
 @pytest.mark.long
+def test_a_handler_that_spins_in_its_loop_costs_itself_and_not_its_neighbours(system: System) -> None:
+    check(system, blocked_s=12, timeout_s=2, neighbour_s=5, rude="async.spins")
+
+
+@pytest.mark.long
 def test_a_handler_that_blocks_its_loop_for_a_minute(system: System) -> None:
     check(system, blocked_s=60, timeout_s=5, neighbour_s=20, lease_s=10)
 
 
-def check(system: System, *, blocked_s: float, timeout_s: float, neighbour_s: float, lease_s: float = 5) -> None:
+def check(
+    system: System, *, blocked_s: float, timeout_s: float, neighbour_s: float, lease_s: float = 5,
+    rude: str = "async.blocks",
+) -> None:  # fmt: skip
     """The block lasts for more than two leases, and is longer than the neighbours may run."""
     system.scheduler(lease_s=lease_s)
     worker = system.worker(handlers=HANDLERS.with_name("handlers_faulty.py"), lease_s=lease_s)
@@ -34,7 +42,7 @@ def check(system: System, *, blocked_s: float, timeout_s: float, neighbour_s: fl
         )
     system.flush()
     system.history.wait(lambda h: h.count(TaskState.RUNNING) == NEIGHBOURS)  # in the very loop that gets blocked
-    system.publish("rude", "async.blocks", blocked_s, id="rude", max_attempts=1, timeout_s=timeout_s)
+    system.publish("rude", rude, blocked_s, id="rude", max_attempts=1, timeout_s=timeout_s)
     system.publish("rude", "echo", id="behind rude")
     system.flush()
     system.history.wait(lambda h: TaskState.RUNNING in h.states("rude"))

@@ -133,6 +133,16 @@ async def blocks(task: Task) -> None:
     await asyncio.sleep(600)
 
 
+@handler("async.spins", timeout_s=1)
+async def spins(task: Task) -> None:
+    """The same, and takes the processor while it does."""
+    note(task, "start")
+    until_s = time.monotonic() + task.payload
+    while time.monotonic() < until_s:
+        pass
+    await asyncio.sleep(600)
+
+
 @handler("async.never", timeout_s=1)
 async def never(task: Task) -> None:
     note(task, "start")

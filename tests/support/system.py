@@ -249,7 +249,7 @@ def system_env(settings: Settings, folder: Path, **more: Any) -> dict[str, str]:
     } | more  # fmt: skip
     env = {k: v for k, v in os.environ.items() if not k.startswith("PSTP_")}
     env |= {f"PSTP_{k.upper()}": str(v) for k, v in chosen.items()}
-    return env | {"JOURNAL": str(folder / "journal.jsonl")}
+    return env | {"JOURNAL": str(folder / "journal.jsonl"), "CLOCK_OFFSET": str(folder / "clock")}
 
 
 def run_pstp(arguments: list[str], env: dict[str, str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
