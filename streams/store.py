@@ -4,9 +4,11 @@ Taking over a partition means: read its rows, make sure that the owner before ca
 the meantime, and check that the committed inputs have not moved meanwhile.  Only then are the rows the truth.
 """
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import confluent_kafka as ck
@@ -67,12 +69,13 @@ class Store:
         self._kept.clear()
         if rest := [p for p in wanted if p not in loaded]:
             began_s = time.monotonic()
-            tables = self._read(rest)
-            for number in set(rest) - self.refused.keys():
-                try:
-                    loaded[number] = load(number, tables[number])
-                except VersionError as error:
-                    self._refuse(number, error)
+            with _no_garbage_collection():
+                tables = self._read(rest)
+                for number in set(rest) - self.refused.keys():
+                    try:
+                        loaded[number] = load(number, tables[number])
+                    except VersionError as error:
+                        self._refuse(number, error)
             count = sum(map(len, tables.values()))
             self.load_s = round(time.monotonic() - began_s, 3)
             log.info("loaded", partitions=rest, rows=count, seconds=self.load_s)
@@ -202,29 +205,41 @@ class _Reader:
         while open_ends:
             if self._interrupted.is_set():
                 raise LoadingInterrupted
-            for message in self._messages():
-                number = message.partition()
-                assert number is not None
+            messages = self._consumer.consume(_READ_RECORDS, _READ_S)
+            for message in messages:  # a million of them: nothing in here that need not be
                 if message.error() is not None:
-                    open_ends.discard(number)
-                    self.offsets[number] = message.offset() or 0
+                    self._note(message, open_ends)
                     continue
-                key, value = message.key(), message.value()
-                assert key is not None
+                table, value = self.tables[message.partition()], message.value()  # type: ignore[index]
                 if value is None:
-                    self.tables[number].pop(key, None)
+                    table.pop(message.key(), None)  # type: ignore[arg-type]
                 else:
-                    self.tables[number][key] = value
+                    table[message.key()] = value  # type: ignore[index]
+            self._count += len(messages)
+            self._on_progress(self._count)
 
-    def _messages(self) -> Iterator[ck.Message]:
-        messages = self._consumer.consume(_READ_RECORDS, _READ_S)
-        for message in messages:
-            error = message.error()
-            if error is not None and error.code() != ck.KafkaError._PARTITION_EOF:
-                if error.retriable() or not error.fatal():
-                    log.warning("loading", error=error.str())
-                    continue
-                raise ck.KafkaException(error)
-            yield message
-        self._count += len(messages)
-        self._on_progress(self._count)
+    def _note(self, message: ck.Message, open_ends: set[int]) -> None:
+        """The end of a partition, or something that went wrong."""
+        error, number = message.error(), message.partition()
+        assert error is not None
+        if error.code() == ck.KafkaError._PARTITION_EOF:
+            assert number is not None
+            open_ends.discard(number)
+            self.offsets[number] = message.offset() or 0
+        elif error.retriable() or not error.fatal():
+            log.warning("loading", error=error.str())
+        else:
+            raise ck.KafkaException(error)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """What is loaded stays, and has no cycles.  Searching it for garbage, again and again while it grows, took most of
+    the time of a large load; afterwards the collector leaves it alone.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
