@@ -200,7 +200,7 @@ def disk_full(stage: Stage) -> Steps:
 def clock_step(stage: Stage) -> Steps:
     """The wall clock of a process jumps ahead or back by a minute, and home again; the monotonic one is left alone."""
     if not stage.fleet.preload:
-        stage.skipped.add(f"clock_step ({clock.LIBRARY} is not there: install Debian's package `faketime`)")
+        stage.skipped.add(f"clock_step ({clock.missing()})")
         return
     life = stage.pick(stage.rng.choice(("worker", "scheduler")))
     if life is None:

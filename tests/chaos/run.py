@@ -148,7 +148,7 @@ class Run:
     def _judge(self, stage: Stage) -> Outcome:
         lives = stage.fleet.lives
         known = {line["id"]: line["type"] for line in acked(self._folder)} | stage.published
-        slack_s = clock.STEP_S if stage.fleet.preload else 0.0
+        slack_s = float(clock.STEP_S) if stage.fleet.preload else 0.0
         verdict = Judge(stage.settings, self._folder, stage.faults, lives, slack_s).judge(known)
         verdict.problems += self._problems + stage.wrong
         if set(self._options.nemeses) <= REPEATS_NOTHING:

@@ -15,9 +15,9 @@ for _ in sys.stdin:
 """
 
 
-@pytest.mark.skipif(not clock.LIBRARY.exists(), reason=f"{clock.LIBRARY} is not there (Debian's package `faketime`)")
-@pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
-def test_a_clock_step_moves_the_wall_clock_only(tmp_path: Path, step_s: float) -> None:
+@pytest.mark.skipif(clock.missing() is not None, reason=f"clock steps: {clock.missing()}")
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_a_clock_step_moves_the_wall_clock_only(tmp_path: Path, step_s: int) -> None:
     clock.turn(tmp_path, "x", 0)
     env = {key: value.replace("INSTANCE", "x") for key, value in clock.environment(tmp_path).items()}
     with subprocess.Popen(
@@ -33,7 +33,7 @@ def test_a_clock_step_moves_the_wall_clock_only(tmp_path: Path, step_s: float) -
 
         wall, mono = first = read()
         clock.turn(tmp_path, "x", step_s)
-        while abs(wall - first[0]) < abs(step_s) / 2:  # the library looks once a second
+        while abs(wall - first[0]) < abs(step_s) / 2:  # it is read at each look at the clock
             wall, mono = read()
         assert abs((wall - first[0]) - step_s) < 60
         assert 0 <= mono - first[1] < 60
