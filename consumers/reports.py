@@ -20,8 +20,9 @@ log = structlog.get_logger("worker")
 
 _QUEUED_MAX: Final = 1_000_000
 _NS: Final = 1_000_000_000
-# A producer whose oldest report is not acknowledged for this long is given up: librdkafka's may never recover.
-_STUCK_S: Final = 10.0
+# A producer whose oldest report is not acknowledged for a lease and this long is given up: librdkafka's may never
+# recover.  Not sooner: an outage of up to a lease is waited out, and a new producer would have to begin anew.
+_STUCK_S: Final = limits.GRACE_S + 3.0
 
 # Called in the reporter's thread when the record is in the log (None) or will never be (an error).
 Acknowledged = Callable[[str | None], None]
@@ -67,6 +68,7 @@ class Reporter(threading.Thread):
         self._topic = settings.topic("completions")
         self._worker, self._boot_id = worker, boot_id
         self._on_fatal = on_fatal
+        self._stuck_ns = int((settings.lease_s + _STUCK_S) * _NS)
         self._stopping = threading.Event()
         self._conf = settings.kafka(**{
             "enable.idempotence": True, "linger.ms": 1, "message.timeout.ms": 0,
@@ -115,7 +117,7 @@ class Reporter(threading.Thread):
         with self._sending:
             while self._sent and self._sent[0].over:
                 self._sent.popleft()
-            if self._sent and mono_ns() - self._sent[0].sent_ns > _STUCK_S * _NS:
+            if self._sent and mono_ns() - self._sent[0].sent_ns > self._stuck_ns:
                 self._replace()
 
     def _produce(self, sent: _Sent) -> None:

@@ -1,7 +1,7 @@
 """Wall clocks that jump: `clock.c`, compiled and loaded before everything else, steps CLOCK_REALTIME of one process.
 
-Not libfaketime: with its monotonic clock left alone, `time.sleep` fails (EINVAL) and child processes do (EBADF), and it
-turns waits until a wall-clock time into relative ones, so that it cannot show what librdkafka does when the clock steps.
+Not libfaketime: with the monotonic clock left alone, `time.sleep` fails under it (EINVAL), child processes do (EBADF),
+and waits until a wall-clock time become relative ones: it cannot show what librdkafka does when the clock steps.
 """
 
 import os

@@ -56,7 +56,7 @@ def test_a_late_producer_is_replaced_and_its_reports_are_sent_again_in_order(mon
         reporter.send(claim, (Report(kind, 1, 7),), told.append)
     reporter._serve()
     assert len(made) == 1 and told == []
-    clock[0] += 11 * NS
+    clock[0] += 15 * NS
     reporter._serve()
     stuck, healthy = made
     assert [decode_completion(value).reports[0].kind for value, _ in healthy.given] == kinds
