@@ -10,7 +10,7 @@ from tests.chaos.run import Options, Run
 
 @pytest.mark.timeout(420)
 def test_a_minute_of_all_nemeses_keeps_the_promise(tmp_path: Path) -> None:
-    outcome = Run(Options(11, 60, 2_000, gap_s=2.5), tmp_path, print).play()
+    outcome = Run(Options(11, 45, 1_500, gap_s=1.9), tmp_path, print).play()
     print(show(outcome))
     assert outcome.ok, show(outcome)
     assert outcome.bytes_through_links > 1_000_000  # the clients really went that way
