@@ -92,7 +92,7 @@ class Execution:
             return outcomes.timed_out(self.timeout_s or 0.0, error)
         if self.stop is not None:
             return outcomes.ABANDONED
-        return outcomes.raised(error)
+        return self.handler.judge(outcomes.raised(error), error)
 
     def end(self, outcome: Outcome) -> None:
         """The handler has ended."""
@@ -117,7 +117,7 @@ class Execution:
             else:
                 return
         if self._withdrawn:
-            self.run.give_back(Reason.RETURNED if why is Stop.DRAIN else Reason.LOST_BEFORE_START)
+            self.run.give_back(Reason.LOST_BEFORE_START if why is Stop.CUT_OFF else Reason.RETURNED)
         else:
             self.executor.cancel(self)
 

@@ -1,7 +1,7 @@
 """Exceptions as people read them, whatever they hold: bounded in length, in chain and in time."""
 
 import traceback as tb
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from streams import limits
@@ -12,9 +12,24 @@ _FRAMES_MAX: Final = 25
 _LINE_CHARS_MAX: Final = 1_000
 
 
+_secrets: tuple[str, ...] = ()
+
+
+def mask(secrets: Iterable[str]) -> None:
+    """From now on none of these texts is shown in what this process says of an error."""
+    global _secrets
+    _secrets = tuple(sorted(secrets, key=len, reverse=True))  # one that holds another goes first
+
+
+def masked(text: str) -> str:
+    for secret in _secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
 def describe(error: BaseException, *, traceback: bool = True) -> ErrorInfo:
     """Its type, message and traceback, cut to the limits."""
-    text = cut(_traceback(error), limits.TRACEBACK_CHARS_MAX) if traceback else None
+    text = cut(masked(_traceback(error)), limits.TRACEBACK_CHARS_MAX) if traceback else None
     return ErrorInfo(_name(error), printable(error, limits.ERROR_TEXT_CHARS_MAX), text)
 
 
@@ -24,7 +39,7 @@ def printable(error: BaseException, chars_max: int = _LINE_CHARS_MAX) -> str:
         text = str(error)
     except BaseException:
         text = "(its message cannot be shown)"
-    return encodable(cut(text, chars_max))
+    return encodable(cut(masked(text), chars_max))
 
 
 def encodable(text: str) -> str:

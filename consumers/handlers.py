@@ -5,17 +5,17 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from pydantic import BaseModel, ValidationError
 
-from consumers.outcomes import InvalidPayloadError
+from consumers.outcomes import InvalidPayloadError, Outcome, Retry
 from consumers.task import Task
 from streams.errors import UserError
-from streams.protocol import HandlerPolicy
+from streams.protocol import FailurePolicy, HandlerPolicy, Reason, ReportKind
 
 Placement = Literal["auto", "local", "workers"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,6 +32,16 @@ class Handler(Struct, frozen=True):
     policy: HandlerPolicy
     placement: Placement
     payload_model: type[BaseModel] | None
+    retry_on: tuple[type[BaseException], ...] = ()  # only these are retried, if there are any
+    no_retry_on: tuple[type[BaseException], ...] = ()
+
+    def judge(self, outcome: Outcome, error: BaseException) -> Outcome:
+        """The outcome, not to be retried if the handler declares this exception hopeless; `Retry` never is."""
+        if outcome.kind is not ReportKind.FAILED or isinstance(error, Retry):
+            return outcome
+        if isinstance(error, self.no_retry_on) or (self.retry_on and not isinstance(error, self.retry_on)):
+            return structs.replace(outcome, retryable=False, reason=Reason.NOT_RETRYABLE)
+        return outcome
 
     def arguments(self, task: Task) -> tuple[Any, ...]:
         """What to call `fn` with.  Raises `InvalidPayloadError`."""
@@ -68,6 +78,10 @@ class Registry:
         backoff_base_s: float | None = None,
         backoff_factor: float | None = None,
         backoff_cap_s: float | None = None,
+        jitter: bool | None = None,
+        on_failure: Literal["skip", "block", "cascade"] | None = None,
+        retry_on: Iterable[type[BaseException]] = (),
+        no_retry_on: Iterable[type[BaseException]] = (),
         process: bool = False,
         placement: Placement = "auto",
     ) -> Callable[[F], F]:
@@ -75,7 +89,9 @@ class Registry:
 
         `async def` runs in an event loop, plain `def` in a thread, either with `process=True` in a child process.
         A second parameter typed with a pydantic model is given the validated payload.  What is None is left to the
-        scheduler's settings.  Raises `UserError` if the declaration makes no sense.
+        scheduler's settings.  `on_failure`: what becomes of the group when the attempts are spent.  Exceptions in
+        `no_retry_on`, and with `retry_on` all others, end a task without another attempt.  Raises `UserError` if the
+        declaration makes no sense.
         """
         if not isinstance(type_name, str) or not type_name:
             raise UserError('a handler needs the type of its tasks: @handler("some.type")')
@@ -83,7 +99,11 @@ class Registry:
                         backoff_factor=backoff_factor, backoff_cap_s=backoff_cap_s)  # fmt: skip
         if placement not in ("auto", "local", "workers"):
             raise UserError(f"handler {type_name!r}: placement is 'auto', 'local' or 'workers', not {placement!r}")
-        policy = HandlerPolicy(max_attempts, backoff_base_s, backoff_factor, backoff_cap_s)
+        if on_failure not in (None, *FailurePolicy):
+            raise UserError(f"handler {type_name!r}: on_failure is 'skip', 'block' or 'cascade', not {on_failure!r}")
+        hopeful, hopeless = _exceptions(type_name, retry_on), _exceptions(type_name, no_retry_on)
+        then = None if on_failure is None else FailurePolicy(on_failure)
+        policy = HandlerPolicy(max_attempts, backoff_base_s, backoff_factor, backoff_cap_s, jitter, then)
 
         def declare(fn: F) -> F:
             if known := self._handlers.get(type_name):
@@ -92,7 +112,7 @@ class Registry:
                 )
             is_async, model = inspect.iscoroutinefunction(fn), _payload_model(type_name, fn)
             self._handlers[type_name] = Handler(
-                type_name, fn, is_async, process, timeout_s, policy, placement, model
+                type_name, fn, is_async, process, timeout_s, policy, placement, model, hopeful, hopeless
             )  # fmt: skip
             return fn
 
@@ -158,6 +178,14 @@ def _check_positive(type_name: str, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not (isinstance(value, int | float) and value > 0):
             raise UserError(f"handler {type_name!r}: {name} must be above 0, not {value!r}")
+
+
+def _exceptions(type_name: str, types: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    found: tuple[type[BaseException], ...] = tuple(types)
+    for kind in found:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise UserError(f"handler {type_name!r}: retry_on and no_retry_on hold exception types, not {kind!r}")
+    return found
 
 
 def _payload_model(type_name: str, fn: Callable[..., Any]) -> type[BaseModel] | None:

@@ -30,6 +30,7 @@ class Stop(Enum):
 
     TIMEOUT = auto()
     DRAIN = auto()
+    CANCEL = auto()  # an operator's command
     CUT_OFF = auto()  # the lease cannot be renewed
 
 

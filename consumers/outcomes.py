@@ -58,6 +58,7 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     result_cut: bool = False
     state: MaybeRaw = None
     state_set: bool = False
+    retryable: bool = True
 
 
 ABANDONED: Final = Outcome(ReportKind.ABANDONED)

@@ -16,7 +16,7 @@ given the task to another by then, the token is stale and the report is refused.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -50,6 +50,12 @@ class Runtime:
     fence: Callable[[str], None]  # ends the process
     step: Callable[[str], None]  # test seam: named points between the steps of a claim
     draining: bool = False
+    runs: "dict[int, Run]" = field(default_factory=dict)  # by the fencing token of each of their tasks
+
+    def cancel(self, token: int) -> None:
+        """A command cancels that task.  From any thread; one that is not here any more has ended."""
+        if (run := self.runs.get(token)) is not None:
+            run.cancel(token)
 
 
 class Run:
@@ -63,6 +69,7 @@ class Run:
         self._state: MaybeRaw = claim.dispatch.state
         self._execution: Execution | None = None
         self._renewing = False
+        self._cancelled: set[int] = set()
         self._over = threading.Lock()  # taken once, by whoever ends the run
 
     # -- beginning
@@ -70,6 +77,7 @@ class Run:
     def announce(self) -> None:
         """Say `started`; the first task begins when that is in the log.  Called in the polling thread."""
         sent_ns = mono_ns()
+        self.runtime.runs |= dict.fromkeys((wire.token for wire in self._tasks), self)
 
         def acknowledged(error: str | None) -> None:
             self.runtime.step("started")
@@ -104,8 +112,18 @@ class Run:
         assert handler is not None  # looked up before the claim, and before going on
         executor = self.runtime.executor_of(handler)
         self._execution = execution = Execution(self, wire, handler, self._state, executor)
+        if wire.token in self._cancelled:
+            execution.request_stop(Stop.CANCEL)  # nothing ran yet: it is given back
+            return
         self.runtime.metrics.started.labels(wire.type).inc()
         executor.submit(execution)
+
+    def cancel(self, token: int) -> None:
+        """Stop that task, whether it runs or is about to.  From any thread."""
+        self._cancelled.add(token)
+        execution = self._execution
+        if execution is not None and execution.wire.token == token:
+            execution.request_stop(Stop.CANCEL)
 
     # -- ending
 
@@ -147,7 +165,7 @@ class Run:
         if not self._over.acquire(blocking=False):
             return
         rest = self._tasks[self._index :]
-        self.runtime.keeper.discard(self)
+        self._forget()
         self._execution = None
         if rest and reason is Reason.RETURNED and self._handler(rest[0]) is None:
             reason = Reason.NO_HANDLER
@@ -158,10 +176,15 @@ class Run:
 
     def let_go(self) -> None:
         """Say nothing more: the lease runs out, and the schedulers take the task for lost."""
-        self.runtime.keeper.discard(self)
+        self._forget()
         if self._over.acquire(blocking=False):
             self._execution = None
             self.runtime.release_slot()
+
+    def _forget(self) -> None:
+        self.runtime.keeper.discard(self)
+        for wire in self._tasks:
+            self.runtime.runs.pop(wire.token, None)
 
     # -- the lease
 
@@ -228,5 +251,5 @@ def _report(wire: DispatchedTask, outcome: Outcome, started: Moment | None, ende
     return Report(
         outcome.kind, wire.sequence, wire.token, started=started, ended=ended, error=outcome.error,
         reason=outcome.reason, delay_s=outcome.delay_s, result=outcome.result, result_cut=outcome.result_cut,
-        state=outcome.state, state_set=outcome.state_set,
+        state=outcome.state, state_set=outcome.state_set, retryable=outcome.retryable,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.control import ControlReader
 from consumers.execution import GRACE_S, Executor
+from consumers.faults import mask
 from consumers.handlers import Handler, Registry
 from consumers.leases import LeaseKeeper, Stop
 from consumers.loops import LoopExecutor
@@ -59,6 +60,7 @@ class Worker:
     ) -> None:
         self._settings, self._registry, self._instance = settings, registry, instance
         self._boot_id = new_id()
+        mask(settings.secret_texts())
         self._exit_process = exit_process
         self._metrics_registry = CollectorRegistry()
         self._metrics = WorkerMetrics(self._metrics_registry)
@@ -225,7 +227,8 @@ class Worker:
         self._exit_process(1)
 
     def _cancel(self, control: Control) -> None:
-        """Commands that cancel come here."""
+        """What runs under that token is to end: asked of every worker, true for one."""
+        self._runtime.cancel(control.token)
 
     def _is_live(self) -> tuple[bool, str]:
         """Whether polling and leases make progress."""

@@ -3,9 +3,10 @@
 Sources: CloudEvents core and JSON format 1.0.2, Kafka protocol binding 1.0.2, partitioning and distributed tracing
 extensions.  `type` and `id` are ours too, `data` is the payload, `partitionkey` the group.  Attribute names may only
 have lower-case letters and digits, so our other fields ride as extension attributes without their underscores:
-`notbefore`, `timeouts`, `maxattempts`, `idempotencykey`, `priority`, `labels`.  Attributes have no maps and no
-fractions, so numbers and `labels` may also come as text that holds their JSON.  Everything else (`source`, `subject`,
-`time` ...) is an unknown field and kept for the handler; `data_base64` becomes the payload `{"data_base64": "..."}`.
+`notbefore`, `timeouts`, `maxattempts`, `idempotencykey`, `onfailure`, `priority`, `labels`.  Attributes have no maps
+and no fractions, so numbers and `labels` may also come as text that holds their JSON.  Everything else (`source`,
+`subject`, `time` ...) is an unknown field and kept for the handler; `data_base64` becomes the payload
+`{"data_base64": "..."}`.
 """
 
 from enum import Enum, auto
@@ -17,7 +18,9 @@ from msgspec import Raw
 Headers = list[tuple[str, bytes | None]]
 
 _PREFIX: Final = "ce_"
-_OURS: Final = {name.replace("_", ""): name for name in ("not_before", "timeout_s", "max_attempts", "idempotency_key")}
+_OURS: Final = {
+    name.replace("_", ""): name for name in ("not_before", "timeout_s", "max_attempts", "idempotency_key", "on_failure")
+}
 _MAY_BE_TEXT: Final = frozenset({"timeout_s", "max_attempts", "priority", "labels"})
 
 _text = msgspec.json.Decoder(str).decode
@@ -71,6 +74,11 @@ def from_binary(headers: Headers, data: Raw) -> dict[str, Raw]:
     fields = _renamed(event)
     fields["payload"] = data
     return fields
+
+
+def is_attribute(name: str) -> bool:
+    """Whether a header of that name belongs to an event."""
+    return name.startswith(_PREFIX) or name == "content-type"
 
 
 def _renamed(event: dict[str, Raw]) -> dict[str, Raw]:

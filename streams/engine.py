@@ -8,53 +8,78 @@ dropped and loaded again.
 
 import heapq
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import NamedTuple, TypeGuard, TypeVar
 
 import msgspec
 
+from streams import commands, edits, history, limits, protocol, rows, totals
 from streams import group as machine
-from streams import history, limits, protocol, rows, totals
+from streams.breakers import Breakers, BreakerSettings, BreakerState
 from streams.catalogue import TYPES_MAX, WAIT_S
 from streams.clock import Now
 from streams.distribution import Distribution
+from streams.flow import Asking, Flow
 from streams.group import (
     Accepted,
+    Announce,
+    Answer,
     Bury,
+    By,
+    CancelRun,
     Decision,
+    Displace,
     Due,
+    Edit,
     Emit,
     Free,
     Granted,
     Group,
     Ignored,
+    Insert,
     Lease,
     LeaseExpired,
     Leave,
     LostBeforeStart,
     MakeReady,
+    PauseUntil,
     Phase,
     Progress,
     Promoted,
+    PromoteNext,
     Reported,
+    ResumeAsked,
     Send,
     SetState,
+    StartSweep,
+    Swept,
+    TakeBack,
+    Unready,
     Wait,
+    Withdrawn,
 )  # fmt: skip
 from streams.intake import AcceptedTask, Refused, read_task
+from streams.limits import IDEMPOTENCY_WINDOW_S
+from streams.memory import Dead
 from streams.murmur2 import home_partition
 from streams.partition import Entry, Partition, Slot, read_row, take_head
 from streams.protocol import (
     PROTOCOL,
     TERMINAL,
+    Change,
     Completion,
     Control,
     Dispatch,
     DispatchedTask,
+    ErrorInfo,
     Event,
+    FailurePolicy,
     Member,
+    Outcome,
     Reason,
+    Refusal,
     Report,
     TaskState,
 )
@@ -68,6 +93,13 @@ ORIGIN_HEADER = "pstp.origin"
 # Partition and offset, no longer than real ones are: what a stranger writes there must not break a row.
 _ORIGIN = re.compile(rb"(\d{1,4}):(\d{1,18})(:keyless)?")
 Marks = dict[str, str | int]
+# Kafka's own names for what ours say too (KIP-1191 as in Apache Kafka 4.4; the disposition is KIP-1317's).
+DLQ = {
+    "topic": "topic", "partition": "partition", "offset": "offset", "delivery.count": "attempts", "message": "error",
+    "disposition": "reason",
+}  # fmt: skip
+# Why a task waits again, or is dead, without having failed by itself.
+NO_FAILURE = frozenset({Reason.SNOOZED, Reason.EDITED, Reason.CASCADE, Reason.WORKER_LOST, Reason.RELEASED})
 
 
 class Input(NamedTuple):
@@ -102,7 +134,8 @@ class Engine:
 
     def __init__(
         self, *, instance: str, boot_id: str, owner: str, partitions: int, lease_s: float, task_bytes_max: int,
-        policy: Policy,
+        policy: Policy, breakers: BreakerSettings = BreakerSettings(), flow: Flow = Flow(),
+        group_policies: Iterable[tuple[str, FailurePolicy]] = (), idempotency_window_s: float = IDEMPOTENCY_WINDOW_S,
     ) -> None:  # fmt: skip
         self.instance, self.boot_id, self.owner = instance, boot_id, owner
         self.partition_count = partitions
@@ -115,13 +148,21 @@ class Engine:
         self.counts: Counter[tuple[str, str]] = Counter()  # by (what, label)
         self.waits: dict[str, Distribution] = {}  # per type, seconds
         self.durations: dict[str, Distribution] = {}
+        self.run_ms: dict[str, float] = {}  # per type: how long handlers ran lately
         self.unclaimed: Counter[int] = Counter()
         self.running: Counter[str] = Counter()
         self.out: Counter[str] = Counter()  # per type
         self.capacity = Capacity((), {}, {})
         self.quarantined: set[tuple[str, int, int]] = set()
         self.stopped: dict[int, str] = {}  # partitions with something too new for this process, and what it is
-        self._task_bytes_max = task_bytes_max
+        self.task_bytes_max = task_bytes_max
+        self.breakers = Breakers(breakers)
+        self.flow = flow
+        self._group_policies = tuple(group_policies)  # (pattern, policy): the first that fits counts
+        self._idempotency_ms = int(idempotency_window_s * 1000)
+        self._pauses: list[tuple[int, int, bytes]] = []  # heap of (when, partition, key)
+        self._sweeping: dict[Out, None] = {}
+        self._asking = Asking()
         self._delays: list[tuple[int, int, bytes, int]] = []  # heaps of (when, partition, key, timer)
         self._times: list[tuple[int, int, bytes, int]] = []
         self._last_timer = 0
@@ -137,15 +178,16 @@ class Engine:
         partition.begin_epoch()
         self.partitions[partition.number] = partition
         for entry in list(partition.entries.values()):
-            head = entry.group.head
+            head, out = entry.group.head, Out(partition.number, entry.key)
+            if entry.group.held is not None:
+                self._adopt_held(out, entry.group)
             if head is None:
-                if entry.parked:
+                if entry.parked and entry.group.sweep is None:
                     self._promote(partition, entry)
                 continue
-            out = Out(partition.number, entry.key)
             match head.phase:
                 case Phase.READY:
-                    if entry.group.blocked is None:
+                    if entry.group.may_start:
                         self._make_ready(partition, entry)
                 case Phase.WAITING:
                     self._wait(partition, entry, Wait(head.sequence, head.due_wall_ms, head.delay_ms))
@@ -158,6 +200,15 @@ class Engine:
                 case Phase.IDLE:
                     raise machine.IllegalTransition("a head is never idle")
 
+    def _adopt_held(self, out: Out, group: Group) -> None:
+        """Say again what the owner before may have said to nobody; all of it is harmless twice."""
+        if group.sweep is not None:
+            self._sweeping[out] = None
+        if group.pause is not None and group.pause.until_wall_ms is not None:
+            heapq.heappush(self._pauses, (group.pause.until_wall_ms, *out))
+        if group.held is not None and group.held.asked and group.head is not None:
+            self._asking.add(out, group.head.token)
+
     def drop(self, number: int) -> None:
         """Forget a partition: it has another owner, or memory is not to be trusted."""
         partition = self.partitions.pop(number, None)
@@ -167,6 +218,11 @@ class Engine:
             self._hold(entry)
         self.ready.drop_partition(number)
         self.watch.forget_partition(number)
+        self._sweeping = {out: None for out in self._sweeping if out.partition != number}
+        self._pauses = [pause for pause in self._pauses if pause[1] != number]
+        heapq.heapify(self._pauses)
+        self._asking.drop_partition(number)
+        partition.held.clear()  # their offsets are not committed: they come again
         self._dirty = {k: e for k, e in self._dirty.items() if k[0] != number}
         for heap in (self._delays, self._times):
             heap[:] = [timer for timer in heap if timer[1] != number]
@@ -196,9 +252,15 @@ class Engine:
                 self._stop_before(partition, record, error)
             except Exception as error:
                 raise RecordFailed(record) from error
+        self._take_held()
         self._note_ends(ends)
         self._fire_timers()
         self._expire()
+        if self._sweeping:
+            self._sweep()
+        if self._asking:
+            self._ask_back()
+        self._forget()
         self._dispatch()
         self._write_rows()
         return self._out
@@ -212,6 +274,9 @@ class Engine:
         if record.offset < partition.next_offsets[record.topic]:
             self.counts["already_taken", record.topic] += 1
             return
+        if record.topic == "tasks" and self.flow.pauses and self._must_wait(partition, record):
+            partition.held.append(record)
+            return
         partition.next_offsets[record.topic] = partition.read_up_to[record.topic] = record.offset + 1
         partition.changed = True
         if (record.topic, record.partition, record.offset) in self.quarantined:
@@ -221,13 +286,38 @@ class Engine:
         elif record.topic == "completions":
             self._take_completion(partition, record)
         else:
-            protocol.refuse_newer_json(record.value or b"")
-            self._dead_letter_input(partition, record, Reason.BAD_JSON, "commands are not understood by this version")
+            commands.take(self, partition, record)
+
+    def _must_wait(self, partition: Partition, record: Input) -> bool:
+        """Whether there is no room for one more task, or others wait before it: intake of the partition pauses."""
+        if partition.held:
+            return True
+        entry = partition.entries.get(record.key or b"")
+        return self.flow.full(entry.group.parked if entry is not None else 0, partition.tasks) is not None
+
+    def _take_held(self) -> None:
+        """Take in what waited for room, as far as there is some now."""
+        if not self.flow.pauses:
+            return
+        for partition in self.partitions.values():
+            waiting, partition.held = partition.held, deque()
+            while waiting:
+                record = waiting.popleft()
+                self._take(partition, record)
+                if partition.held:
+                    partition.held.extend(waiting)
+                    break
+
+    def full_partitions(self) -> list[int]:
+        """Partitions of `tasks` from which nothing should be read now."""
+        return [number for number, partition in self.partitions.items() if partition.held]
 
     def _note_ends(self, ends: dict[tuple[str, int], int]) -> None:
         """What lies between the last record and the end is no record: a transaction's marker, or an aborted one."""
         for (topic, number), end in ends.items():
             partition = self.partitions.get(number)
+            if topic == "tasks" and partition is not None and partition.held:
+                continue
             if partition is not None and number not in self.stopped and end > partition.read_up_to[topic]:
                 partition.read_up_to[topic] = end
                 partition.changed = True  # so that committed offsets, and lag as others see it, follow
@@ -240,7 +330,7 @@ class Engine:
         origin_partition, origin_offset, key, headers, forwarded = read_origin(record, self.partition_count)
         task = read_task(
             key, record.value, headers, partition=origin_partition, offset=origin_offset,
-            bytes_max=self._task_bytes_max,
+            bytes_max=self.task_bytes_max,
         )  # fmt: skip
         origin = origin_partition, origin_offset
         if isinstance(task, Refused):
@@ -252,7 +342,7 @@ class Engine:
                 detail = f"forwarded from partition {origin_partition} and still not at home: see `pstp topics check`"
                 self._reject(partition, record, key, headers, origin, Reason.WRONG_PARTITION, detail)
             else:
-                self._forward(record, home, task)
+                self._forward(record, home, task.key)
             return
         if forwarded:
             if origin_offset < partition.origins.get(origin_partition, 0):
@@ -262,7 +352,34 @@ class Engine:
             partition.origins[origin_partition] = origin_offset + 1
         value = record.value or b""
         row = rows.TaskRow(rows.ROW_FORMAT, *origin, key, value, headers, self._now.wall_ms)
+        if task.idempotency_key is not None and self._is_duplicate(partition, task, origin):
+            return
+        entry = partition.entries.get(task.key)
+        full = self.flow.full(entry.group.parked if entry is not None else 0, partition.tasks)
+        if full is not None and not self.flow.pauses:
+            self._turn_away(partition, task, row)
+            return
         self._accept(partition, task, row)
+
+    def _turn_away(self, partition: Partition, task: AcceptedTask, row: rows.TaskRow) -> None:
+        """There is no room for it: a dead letter, which can be redriven when there is."""
+        self.counts["group_full", ""] += 1
+        place, group = Dead(partition.next_number(), task.key), task.group
+        origin = row.origin_partition, row.origin_offset
+        parked = Emit(TaskState.PARKED, place.sequence, 1)
+        buried = Emit(TaskState.DEAD_LETTERED, place.sequence, 1, reason=Reason.GROUP_FULL)
+        self._publish(partition, task.key, history.state_changed(group, task, parked, self._now, None, origin))
+        self._publish(partition, task.key, history.state_changed(group, task, buried, self._now, None, None))
+        self._bury_task(partition, rows.encode(row), row, task, place, Reason.GROUP_FULL)
+
+    def _is_duplicate(self, partition: Partition, task: AcceptedTask, origin: tuple[int, int]) -> bool:
+        assert task.idempotency_key is not None
+        first = partition.memory.first(task.key, task.idempotency_key, self._now.wall_ms, self._idempotency_ms)
+        if first is None:
+            return False
+        self.counts["duplicate", ""] += 1
+        self._publish(partition, task.key, history.duplicate(task.group, task, first, origin, self._now))
+        return True
 
     def _accept(self, partition: Partition, task: AcceptedTask, row: rows.TaskRow) -> None:
         entry = partition.entries.get(task.key)
@@ -270,12 +387,19 @@ class Engine:
             entry = partition.entries[task.key] = Entry(task.key)
         sequence, value = partition.next_number(), rows.encode(row)
         self._put("changelog", partition.number, rows.task_key(sequence, task.key), value)
+        if task.idempotency_key is not None:
+            seen = rows.SeenRow(rows.ROW_FORMAT, task.idempotency_key, task.task_id, self._now.wall_ms)
+            old = partition.memory.remember(sequence, task.key, seen)
+            if old is not None:
+                self._put("changelog", partition.number, old, None)
+            self._put("changelog", partition.number, rows.seen_key(sequence, task.key), rows.encode(seen))
+        partition.tasks += 1
         self.counts["accepted", self._label(task.type)] += 1
-        if entry.group.head is None:
+        if entry.group.head is None and entry.group.sweep is None:
             entry.task, entry.row, entry.accepted_ms = task, value, row.accepted_ms
         else:
             entry.parked.append((sequence, value))
-        event = Accepted(sequence, task.not_before_ms, task.max_attempts)
+        event = Accepted(sequence, task.not_before_ms, task.max_attempts, task.on_failure)
         self._feed(partition, entry, event, accepted=(task, row))
 
     def _label(self, task_type: str) -> str:
@@ -288,12 +412,12 @@ class Engine:
         """Types of ready heads that no live worker handles, and how many heads wait for one."""
         return {t: n for t, n in self.ready.types().items() if not self.capacity.handles(t)}
 
-    def _forward(self, record: Input, home: int, task: AcceptedTask) -> None:
+    def _forward(self, record: Input, home: int, key: bytes) -> None:
         """Move it to where its group lives, in this transaction.  Its publisher uses another partitioner."""
         self.counts["forwarded", ""] += 1
         origin = f"{record.partition}:{record.offset}{'' if record.key else ':keyless'}"
         headers: Headers = [*record.headers, (ORIGIN_HEADER, origin.encode())]
-        self._out.append(Output("tasks", home, task.key, record.value, headers))
+        self._out.append(Output(record.topic, home, key, record.value, headers))
 
     def _reject(
         self, partition: Partition, record: Input, key: bytes | None, headers: Headers, origin: tuple[int, int],
@@ -337,10 +461,9 @@ class Engine:
         key, value, headers, bytes_uncut = fit(key, value, headers)
         if bytes_uncut:
             marks = marks | {"cut": f"no headers, and the beginning of what took {bytes_uncut} bytes"}
-        added: Headers = [
-            (f"pstp.{name}", str(mark).encode())
-            for name, mark in ({"topic": "tasks"} | marks | {"v": PROTOCOL}).items()
-        ]
+        marks = {"topic": "tasks"} | marks | {"v": PROTOCOL}
+        added: Headers = [(f"__dlq.errors.{n}", str(marks[ours]).encode()) for n, ours in DLQ.items() if ours in marks]
+        added += [(f"pstp.{name}", str(mark).encode()) for name, mark in marks.items()]
         self._out.append(Output("dead-letters", partition.number, key, value, [*headers, *added]))
 
     # -- completions
@@ -380,6 +503,9 @@ class Engine:
                 entry = partition.entries.get(key) if partition else None
                 if partition and entry and entry.timer == timer and entry.group.head is not None:
                     self._feed(partition, entry, Due(entry.group.head.sequence))
+        while self._pauses and self._pauses[0][0] <= self._now.wall_ms:
+            _, number, key = heapq.heappop(self._pauses)
+            self._feed_if_there(number, key, ResumeAsked(None))
 
     def _expire(self) -> None:
         self.watch.tick(self._now.mono_ms)
@@ -395,6 +521,96 @@ class Engine:
         if partition and entry:
             self._feed(partition, entry, event)
 
+    # -- what takes more than one step
+
+    def _sweep(self) -> None:
+        """Take parked tasks out that are to leave, so many a step: one transaction must not grow with a backlog."""
+        left = limits.SWEPT_PER_STEP
+        for out in list(self._sweeping):
+            if left <= 0:
+                return
+            del self._sweeping[out]
+            partition = self.partitions[out.partition]
+            entry = partition.entries[out.key]
+            sweep = entry.group.sweep
+            if sweep is None:
+                continue
+            count = min(left, sweep.left)
+            for _ in range(count):
+                self._sweep_one(partition, entry, sweep)
+            left -= count
+            self._feed(partition, entry, Swept(count))
+
+    def _sweep_one(self, partition: Partition, entry: Entry, sweep: machine.Sweep) -> None:
+        sequence, value = entry.parked.popleft()
+        partition.tasks -= 1
+        row, task = read_row(value)
+        self._put("changelog", partition.number, rows.task_key(sequence, entry.key), None)
+        if sweep.by is None:
+            self._bury_task(partition, value, row, task, Dead(sequence, entry.key), Reason.CASCADE,
+                            cascade_of=sweep.cause)  # fmt: skip
+            emit = Emit(TaskState.DEAD_LETTERED, sequence, 1, reason=Reason.CASCADE)
+        else:
+            emit = Emit(TaskState.CANCELLED, sequence, 1, reason=Reason.BY_COMMAND)
+        self._publish(
+            partition, entry.key, history.state_changed(entry.name, task, emit, self._now, None, None)
+        )  # fmt: skip
+
+    def _ask_back(self) -> None:
+        """Ask for dispatches whose fate a command waits for; conclude where nobody is there to answer.
+
+        Nobody owns the dispatch partition, as of our own announcement that was made after the request was committed: a
+        worker that announces it later reads `control` to its end before it claims (see `consumers.control`).
+        """
+        owned = {p for m in self.members if m.role == "worker" for p in m.partitions}
+        mine = max((m.at_ms for m in self.members if m.boot_id == self.boot_id), default=0)
+        for out, token in self._asking.unsent(self._now.wall_ms):
+            entry = self._dispatched(out, token)
+            if entry is None:
+                self._asking.forget(out)
+            else:
+                self._control(entry, self.partitions[out.partition], "take_back")
+        for out, token in self._asking.announced(mine):
+            entry = self._dispatched(out, token)
+            if entry is None:
+                self._asking.forget(out)
+            elif entry.group.head is not None and entry.group.head.dispatch_partition not in owned:
+                self._asking.forget(out)
+                self._feed(self.partitions[out.partition], entry, Withdrawn(token))
+
+    def _dispatched(self, out: Out, token: int) -> Entry | None:
+        """The group, if that dispatch is still out and a command waits for it."""
+        entry = self.partitions[out.partition].entries.get(out.key)
+        if entry is None or entry.group.held is None or not entry.group.held.asked or entry.group.head is None:
+            return None
+        head = entry.group.head
+        return entry if head.phase is Phase.DISPATCHED and head.token == token else None
+
+    def _control(self, entry: Entry, partition: Partition, kind: str) -> None:
+        head = entry.group.head
+        assert head is not None
+        control = Control(PROTOCOL, kind, head.dispatch_partition, entry.name, head.token, self.instance)
+        self._put("control", 0, entry.key, protocol.encode(control))
+        partition.changed = True  # a transaction is fenced by the positions of those for whom it speaks
+
+    def _forget(self) -> None:
+        """Let go of what is remembered for a time only."""
+        for partition in self.partitions.values():
+            memory = partition.memory
+            for place in memory.expired(self._now.wall_ms):
+                self.close_dead_letter(partition, place, Reason.EXPIRED, None)
+            for key in memory.forgotten(self._now.wall_ms, self._idempotency_ms):
+                self._put("changelog", partition.number, key, None)
+
+    def close_dead_letter(self, partition: Partition, place: Dead, why: Reason, by: By | None) -> rows.DeadRow:
+        """It can no longer be redriven.  Raises `KeyError` if it is not open."""
+        row = partition.memory.raise_(place)
+        self._put("changelog", partition.number, rows.dead_key(*place), None)
+        partition.changed = True
+        event = history.dead_letter_closed(place.key.decode(), row.task_id, place.sequence, why, by, self._now)
+        self._publish(partition, place.key, event)
+        return row
+
     # -- dispatching
 
     def _dispatch(self) -> None:
@@ -405,10 +621,15 @@ class Engine:
             running.update(scheduler.running)
         self.capacity = Capacity((m for m in self.members if m.role == "worker"), unclaimed, running)
         self.capacity.share(self.demand(), (s.demand for s in schedulers))
+        for task_type, allowed in self.breakers.limits(self._now.mono_ms):
+            self.capacity.bound(task_type, allowed)
         for ready, dispatch_partition in self.ready.drain(self.capacity):
             partition = self.partitions[ready.partition]
             entry = partition.entries[ready.key]
-            self._feed(partition, entry, Granted(partition.next_number(), dispatch_partition))
+            token = partition.next_number()
+            if entry.task is not None:
+                self.breakers.sent(entry.task.type, token)
+            self._feed(partition, entry, Granted(token, dispatch_partition))
         self._take_back()
 
     def _take_back(self) -> None:
@@ -422,9 +643,7 @@ class Engine:
             owner = self.capacity.owner_of.get(head.dispatch_partition)
             if self.capacity.free(task.type, but=owner):
                 self.counts["take_back", ""] += 1
-                control = Control(PROTOCOL, "take_back", head.dispatch_partition, entry.name, token, self.instance)
-                self._put("control", 0, entry.key, protocol.encode(control))
-                partition.changed = True  # a transaction is fenced by the positions of those for whom it speaks
+                self._control(entry, partition, "take_back")
 
     def _send(self, partition: Partition, entry: Entry, effect: Send) -> None:
         head, task = entry.group.head, entry.task
@@ -469,11 +688,13 @@ class Engine:
         accepted: tuple[AcceptedTask, rows.TaskRow] | None = None, completion: Completion | None = None,
     ) -> Ignored | None:  # fmt: skip
         """Let the machine decide and carry out what it says.  Why nothing changed, if so."""
-        decision: Decision = machine.decide(entry.group, event, self._now, self.policy)
+        policy = self._policy_of(entry) if self._group_policies else self.policy
+        decision: Decision = machine.decide(entry.group, event, self._now, policy)
         if isinstance(decision, Ignored):
             return decision
         group, effects = decision
-        if group.head is not entry.group.head or group.blocked is not entry.group.blocked:
+        before = entry.group
+        if group.head is not before.head or group.blocked is not before.blocked or group.held is not before.held:
             self._dirty[partition.number, entry.key] = entry
             if group.phase is not entry.group.phase:
                 entry.since_ms = self._now.wall_ms
@@ -481,6 +702,12 @@ class Engine:
         for effect in effects:
             self._carry_out(partition, entry, effect, accepted, completion)
         return None
+
+    def _policy_of(self, entry: Entry) -> Policy:
+        for pattern, on_failure in self._group_policies:
+            if fnmatchcase(entry.name, pattern):
+                return msgspec.structs.replace(self.policy, group_on_failure=on_failure)
+        return self.policy
 
     def _carry_out(
         self, partition: Partition, entry: Entry, effect: machine.Effect,
@@ -511,6 +738,14 @@ class Engine:
                 self._bury(partition, entry, effect)
             case Leave(sequence):
                 self._leave(partition, entry, sequence)
+            case _:
+                self._carry_out_rare(partition, entry, effect, accepted)
+
+    def _carry_out_rare(
+        self, partition: Partition, entry: Entry, effect: machine.Effect,
+        accepted: tuple[AcceptedTask, rows.TaskRow] | None,
+    ) -> None:  # fmt: skip
+        match effect:
             case Progress(report, worker):
                 head, task = entry.group.head, entry.task
                 assert head is not None and task is not None
@@ -518,6 +753,66 @@ class Engine:
                     entry.overdue = report.note or "goes on after its time"
                 event = history.progress(entry.name, task, head, report, worker, self._now)
                 self._publish(partition, entry.key, event)
+            case Unready():
+                self.ready.discard(partition.number, entry.key)
+            case TakeBack(token):
+                self._asking.add(Out(partition.number, entry.key), token)
+            case CancelRun():
+                self._control(entry, partition, "cancel")
+            case Announce():
+                partition.changed = True
+                self._publish(partition, entry.key, history.announced(entry.name, effect, self._now))
+            case Answer(by, outcome, refusal, count):
+                self.answer(partition, entry.key, by, outcome, refusal=refusal, count=count,
+                            task_id=entry.task.task_id if entry.task else None)  # fmt: skip
+            case Edit(by):
+                assert accepted is not None and entry.task is not None
+                changes = edits.changes(entry.task.payload, accepted[0].payload)
+                self.answer(partition, entry.key, by, Outcome.DONE, task_id=entry.task.task_id, changes=changes)
+                self._replace_head(partition, entry, *accepted)
+            case StartSweep():
+                self._sweeping[Out(partition.number, entry.key)] = None
+            case PauseUntil(until_wall_ms):
+                heapq.heappush(self._pauses, (until_wall_ms, partition.number, entry.key))
+            case Displace(sequence):
+                entry.parked.appendleft((sequence, entry.row))
+                entry.task, entry.row = None, b""
+            case Insert(redriven):
+                assert accepted is not None
+                self._insert(partition, entry, redriven, accepted[1])
+            case PromoteNext():
+                self._promote(partition, entry)
+            case _:
+                raise AssertionError(f"no such effect: {effect}")
+
+    def answer(
+        self, partition: Partition, key: bytes, by: By, outcome: Outcome, *, refusal: Refusal | None = None,
+        count: int | None = None, task_id: str | None = None, changes: tuple[Change, ...] = (),
+    ) -> None:  # fmt: skip
+        """Answer a command, unless another event of it does."""
+        if by.quiet:
+            return
+        self.counts["commands", outcome] += 1
+        partition.changed = True
+        event = history.answered(
+            key.decode(), by, outcome, self._now, refusal=refusal, task_id=task_id, count=count, changes=changes
+        )
+        self._publish(partition, key, event)
+
+    def _replace_head(self, partition: Partition, entry: Entry, task: AcceptedTask, row: rows.TaskRow) -> None:
+        head = entry.group.head
+        assert head is not None
+        entry.task, entry.row = task, rows.encode(row)
+        self._put("changelog", partition.number, rows.task_key(head.sequence, entry.key), entry.row)
+
+    def _insert(self, partition: Partition, entry: Entry, redriven: machine.Redriven, row: rows.TaskRow) -> None:
+        value, sequence = rows.encode(row), redriven.sequence
+        self._put("changelog", partition.number, rows.task_key(sequence, entry.key), value)
+        partition.tasks += 1
+        place = len(entry.parked)
+        if redriven.to_head:
+            place = next((i for i, parked in enumerate(entry.parked) if parked[0] > sequence), place)
+        entry.parked.insert(place, (sequence, value))
 
     def _make_ready(self, partition: Partition, entry: Entry) -> None:
         assert entry.task is not None
@@ -537,13 +832,14 @@ class Engine:
         """The head's rows go; the next task, if any, becomes the head."""
         self._put("changelog", partition.number, rows.task_key(sequence, entry.key), None)
         entry.task, entry.row = None, b""
-        if entry.parked:
+        partition.tasks -= 1
+        if entry.parked and entry.group.sweep is None:
             self._promote(partition, entry)
 
     def _promote(self, partition: Partition, entry: Entry) -> None:
         sequence, value = entry.parked.popleft()
         task = take_head(entry, value)
-        self._feed(partition, entry, Promoted(sequence, task.not_before_ms, task.max_attempts))
+        self._feed(partition, entry, Promoted(sequence, task.not_before_ms, task.max_attempts, task.on_failure))
 
     def _set_state(self, partition: Partition, entry: Entry, report: Report) -> None:
         state = None if report.state is None or bytes(report.state) == b"null" else report.state
@@ -554,15 +850,80 @@ class Engine:
 
     def _bury(self, partition: Partition, entry: Entry, effect: Bury) -> None:
         row, task = read_row(entry.row)
+        self._bury_task(
+            partition, entry.row, row, task, Dead(effect.head.sequence, entry.key), effect.reason,
+            attempts=effect.head.attempt, error=effect.error, first=effect.head.first_error,
+        )  # fmt: skip
+
+    def _bury_task(
+        self, partition: Partition, value: bytes, row: rows.TaskRow, task: AcceptedTask, place: Dead,
+        reason: Reason, *, attempts: int = 0, error: ErrorInfo | None = None, first: ErrorInfo | None = None,
+        cascade_of: int = 0,
+    ) -> None:  # fmt: skip
+        """A dead letter for whoever reads the topic, and a row that keeps it open for a redrive."""
         marks: Marks = {
-            "reason": effect.reason, "partition": row.origin_partition, "offset": row.origin_offset,
-            "group": entry.name, "task-id": task.task_id, "type": task.type,
-            "sequence": effect.head.sequence, "attempts": effect.head.attempt,
+            "reason": reason, "partition": row.origin_partition, "offset": row.origin_offset,
+            "group": task.group, "task-id": task.task_id, "type": task.type,
+            "sequence": place.sequence, "attempts": attempts,
         }  # fmt: skip
-        if effect.error is not None:
-            error = effect.error
+        if error is not None:
             marks |= {"error-type": error.type, "error": error.message, "traceback": error.traceback or ""}
+        if first is not None and first != error:
+            marks |= {"first-error-type": first.type, "first-error": first.message}
+        if cascade_of:
+            marks["cascade-of"] = cascade_of
         self._write_dead_letter(partition, row.key, row.value, row.headers, marks)
+        letter = rows.DeadRow(
+            rows.ROW_FORMAT, value, self._now.wall_ms, reason, task.task_id, task.type, attempts, error, cascade_of
+        )
+        partition.memory.bury(place, letter)
+        self._put("changelog", partition.number, rows.dead_key(*place), rows.encode(letter))
+
+    # -- for `streams.commands`
+
+    @property
+    def now(self) -> Now:
+        return self._now
+
+    def feed(
+        self, partition: Partition, entry: Entry, event: machine.Event,
+        accepted: tuple[AcceptedTask, rows.TaskRow] | None = None,
+    ) -> None:  # fmt: skip
+        self._feed(partition, entry, event, accepted)
+
+    def touch(self, partition: Partition, entry: Entry) -> None:
+        """Look at the end of the step whether the group is still needed."""
+        self._dirty[partition.number, entry.key] = entry
+
+    def publish(self, partition: Partition, key: bytes, event: Event) -> None:
+        self._publish(partition, key, event)
+
+    def put_row(self, partition: Partition, key: bytes, value: bytes) -> None:
+        self._put("changelog", partition.number, key, value)
+
+    def set_aside(self, partition: Partition, record: Input, reason: Reason, detail: str) -> None:
+        self._dead_letter_input(partition, record, reason, detail)
+
+    def forward(self, record: Input, home: int, key: bytes) -> None:
+        self._forward(record, home, key)
+
+    def take_out(
+        self, partition: Partition, entry: Entry, sequence: int, task: AcceptedTask, event: machine.ParkedLeft
+    ) -> None:
+        """A parked task, which the caller has removed, is cancelled."""
+        partition.tasks -= 1
+        self._put("changelog", partition.number, rows.task_key(sequence, entry.key), None)
+        emit = Emit(TaskState.CANCELLED, sequence, 1, reason=Reason.BY_COMMAND)
+        cancelled = history.state_changed(entry.name, task, emit, self._now, None, None)
+        self._publish(partition, entry.key, cancelled)
+        self._feed(partition, entry, event)
+
+    def forget_state(self, partition: Partition, entry: Entry, by: By) -> None:
+        entry.state = None
+        self._put("changelog", partition.number, rows.state_key(entry.key), None)
+        self._publish(partition, entry.key, history.forgotten(entry.name, by, self._now))
+        self.answer(partition, entry.key, by, Outcome.DONE)
+        self.touch(partition, entry)
 
     # -- what the world sees
 
@@ -570,13 +931,44 @@ class Engine:
         self, partition: Partition, entry: Entry, effect: Emit,
         accepted: tuple[AcceptedTask, rows.TaskRow] | None, completion: Completion | None,
     ) -> None:  # fmt: skip
-        task = accepted[0] if accepted else entry.task
+        task = accepted[0] if accepted and effect.reason is not Reason.DISPLACED else entry.task
         assert task is not None
         self._time(entry, task.type, effect)
         boot_id = completion.boot_id if completion else None
-        origin = (accepted[1].origin_partition, accepted[1].origin_offset) if accepted else None
+        is_new = accepted is not None and effect.reason is None
+        origin = (accepted[1].origin_partition, accepted[1].origin_offset) if accepted and is_new else None
+        if self.breakers.settings.rate and effect.token:
+            self._judge(partition, task.type, effect)
         event = history.state_changed(entry.name, task, effect, self._now, boot_id, origin)
         self._publish(partition, entry.key, event)
+
+    def _judge(self, partition: Partition, task_type: str, effect: Emit) -> None:
+        """What this execution's end says about its type: successes and failures do, a snooze and a return do not."""
+        match effect.state:
+            case TaskState.SUCCEEDED:
+                succeeded = True
+            case TaskState.DEAD_LETTERED | TaskState.RETRYING if effect.reason not in NO_FAILURE:
+                succeeded = False
+            case TaskState.DISPATCHED | TaskState.RUNNING | TaskState.CANCELLING:
+                return
+            case _:
+                self.breakers.came_back(task_type, effect.token)
+                return
+        state = self.breakers.ended(task_type, effect.token, succeeded, self._now.mono_ms)
+        if state is not None:
+            self.counts["breaker", state] += 1
+            until = (
+                self._now.wall_ms + int(self.breakers.settings.open_s * 1000) if state is BreakerState.OPEN else None
+            )
+            self._publish(partition, None, history.breaker(task_type, state, self.instance, until, self._now))
+
+    def _note_run(self, task_type: str, report: Report) -> None:
+        if report.started is None or report.ended is None:
+            return
+        run_ms = (report.ended.mono_ns - report.started.mono_ns) / 1e6
+        before = self.run_ms.get(task_type)
+        if before is not None or len(self.run_ms) < TYPES_MAX:
+            self.run_ms[task_type] = run_ms if before is None else before * 0.9 + run_ms * 0.1
 
     def _time(self, entry: Entry, task_type: str, effect: Emit) -> None:
         """How long the head waited for its first start, and for its end, by the clocks of its partition's owners."""
@@ -584,6 +976,8 @@ class Engine:
             times = self.waits if effect.attempt == 1 else None
         else:
             times = self.durations if effect.state in TERMINAL else None
+            if effect.state is TaskState.SUCCEEDED and effect.report is not None:
+                self._note_run(task_type, effect.report)
         if times is not None:
             label = self._label(task_type)
             if label not in times:
@@ -601,7 +995,7 @@ class Engine:
         for (number, key), entry in self._dirty.items():
             group = entry.group
             if needs_row(group):
-                value = rows.encode(rows.HeadRow(rows.ROW_FORMAT, group.head, group.blocked))
+                value = rows.encode(rows.HeadRow(rows.ROW_FORMAT, group.head, group.blocked, group.held))
                 self._put("changelog", number, rows.head_key(key), value)
                 entry.has_row = True
             elif entry.has_row:
@@ -631,7 +1025,7 @@ def _add(counter: Counter[K], key: K, change: int) -> None:
 def needs_row(group: Group) -> bool:
     """A head that is simply ready for its first attempt is what its task row alone says."""
     head = group.head
-    if group.blocked is not None:
+    if group.blocked is not None or group.held is not None:
         return True
     return head is not None and not (head.phase is Phase.READY and head.token == 0)
 

@@ -2,16 +2,19 @@
 
 from streams import limits
 from streams.clock import Now
-from streams.group import Emit, Head, Ignored
+from streams.group import Announce, By, Emit, Head, Ignored
 from streams.intake import AcceptedTask
 from streams.protocol import (
     PROTOCOL,
+    Change,
     Completion,
     Event,
     EventKind,
     MaybeRaw,
     Moment,
+    Outcome,
     Reason,
+    Refusal,
     Report,
     ReportKind,
     TaskState,
@@ -19,13 +22,16 @@ from streams.protocol import (
     utc,
 )
 
+TOLD_ANEW = frozenset({Reason.REDRIVEN_HEAD, Reason.REDRIVEN_TAIL, Reason.EDITED})
 NO_TIME = Moment(0, 0, "")
 
 
 def state_changed(
     group: str, task: AcceptedTask, emit: Emit, now: Now, boot_id: str | None, origin: tuple[int, int] | None
 ) -> Event:
-    """A task's state changed.  `origin`, its place in `tasks`, comes with its first event, and so does the payload."""
+    """A task's state changed.  `origin`, its place in `tasks`, comes with its first event, and so does the payload;
+    that is told again when it may be another.
+    """
     report = emit.report
     started, ended = (report.started, report.ended) if report else (None, None)
     return Event(
@@ -47,7 +53,7 @@ def state_changed(
         not_before=None if emit.due_wall_ms is None else utc(emit.due_wall_ms),
         origin_partition=origin and origin[0],
         origin_offset=origin and origin[1],
-        payload=task.payload if origin else None,
+        payload=task.payload if origin or emit.reason in TOLD_ANEW else None,
         started_at=utc(started.wall_ms) if started else None,
         started_mono_ns=started.mono_ns if started else None,
         ended_at=utc(ended.wall_ms) if ended else None,
@@ -128,4 +134,111 @@ def progress(group: str, task: AcceptedTask, head: Head, report: Report, worker:
         worker=worker,
         progress=report.fraction,
         note=None if report.note is None else cut(report.note, limits.NOTE_CHARS_MAX),
+    )
+
+
+def answered(
+    group: str, by: By, outcome: Outcome, now: Now, *, refusal: Refusal | None = None, task_id: str | None = None,
+    count: int | None = None, changes: tuple[Change, ...] = (), until_wall_ms: int | None = None,
+) -> Event:  # fmt: skip
+    """The answer to a command: what the actor gave as a note, or why it changed nothing."""
+    return Event(
+        PROTOCOL,
+        EventKind.COMMAND,
+        utc(now.wall_ms),
+        group=group,
+        task_id=task_id,
+        command_id=by.command_id,
+        command=by.kind,
+        outcome=outcome,
+        actor=by.actor or None,
+        note=by.note or None,
+        reason=refusal,
+        count=count,
+        changes=changes,
+        until=None if until_wall_ms is None else utc(until_wall_ms),
+    )
+
+
+def announced(group: str, announce: Announce, now: Now) -> Event:
+    """The group was paused, resumed, blocked or unblocked."""
+    by, until = announce.by, announce.until_wall_ms
+    return Event(
+        PROTOCOL,
+        announce.kind,
+        utc(now.wall_ms),
+        group=group,
+        reason=announce.reason,
+        command_id=by.command_id if by else None,
+        actor=(by.actor or None) if by else None,
+        note=(by.note or None) if by else None,
+        until=None if until is None else utc(until),
+    )
+
+
+def duplicate(group: str, task: AcceptedTask, first: str, origin: tuple[int, int], now: Now) -> Event:
+    """A task whose idempotency key came before: it does not run, the first one stands for it."""
+    return Event(
+        PROTOCOL,
+        EventKind.DUPLICATE,
+        utc(now.wall_ms),
+        group=group,
+        task_id=task.task_id,
+        type=task.type,
+        origin_partition=origin[0],
+        origin_offset=origin[1],
+        duplicate_of=first,
+    )
+
+
+def dead_letter_closed(group: str, task_id: str, sequence: int, why: Reason, by: By | None, now: Now) -> Event:
+    return Event(
+        PROTOCOL,
+        EventKind.DEAD_LETTER_CLOSED,
+        utc(now.wall_ms),
+        group=group,
+        task_id=task_id,
+        sequence=sequence,
+        reason=why,
+        command_id=by.command_id if by else None,
+        actor=(by.actor or None) if by else None,
+    )
+
+
+def forgotten(group: str, by: By, now: Now) -> Event:
+    return Event(
+        PROTOCOL,
+        EventKind.GROUP_FORGOTTEN,
+        utc(now.wall_ms),
+        group=group,
+        command_id=by.command_id,
+        actor=by.actor or None,
+        note=by.note or None,
+    )
+
+
+def breaker(task_type: str, state: str, scheduler: str, until_wall_ms: int | None, now: Now) -> Event:
+    """A scheduler's breaker of a type changed; it speaks for the groups of that scheduler's partitions."""
+    return Event(
+        PROTOCOL,
+        EventKind.BREAKER,
+        utc(now.wall_ms),
+        type=task_type,
+        reason=state,
+        note=scheduler,
+        until=None if until_wall_ms is None else utc(until_wall_ms),
+    )
+
+
+def edited(task: AcceptedTask, by: By, changes: tuple[Change, ...], now: Now) -> Event:
+    """A dead letter gets another payload before it is redriven: what differs."""
+    return Event(
+        PROTOCOL,
+        EventKind.EDITED,
+        utc(now.wall_ms),
+        group=task.group,
+        task_id=task.task_id,
+        command_id=by.command_id,
+        actor=by.actor or None,
+        changes=changes,
     )

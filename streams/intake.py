@@ -12,7 +12,7 @@ from msgspec import Meta, Raw, Struct
 from streams import cloudevents, limits, rfc3339
 from streams.cloudevents import Headers
 from streams.depth import is_deeper
-from streams.protocol import Reason
+from streams.protocol import FailurePolicy, Reason
 
 TRACE_HEADERS: Final = frozenset({"traceparent", "tracestate", "baggage"})
 
@@ -33,6 +33,7 @@ class AcceptedTask(Struct, frozen=True, gc=False):
     labels: dict[str, str] = {}
     extra: dict[str, Raw] = {}
     trace: dict[str, str] = {}
+    on_failure: FailurePolicy | None = None
 
 
 class Refused(Struct, frozen=True, gc=False):
@@ -84,6 +85,7 @@ class _Fields(Struct, forbid_unknown_fields=True):
     max_attempts: Annotated[int, Meta(ge=1, le=limits.MAX_ATTEMPTS_MAX)] | None = None
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
     labels: dict[str, str] | None = None
+    on_failure: FailurePolicy | None = None
 
 
 _A_NAME: Final = f"a string of 1 to {limits.NAME_CHARS_MAX} characters"
@@ -97,6 +99,7 @@ _MUST_BE: Final = {
     "timeout_s": "a finite number of seconds above 0",
     "max_attempts": f"a whole number from 1 to {limits.MAX_ATTEMPTS_MAX}",
     "priority": f"a whole number from {-(2**31)} to {2**31 - 1}",
+    "on_failure": '"skip", "block" or "cascade"',
     "labels": "an object whose values are all strings",
     **dict.fromkeys(TRACE_HEADERS, "a string"),
 }
@@ -146,6 +149,7 @@ def _read(key: bytes | None, value: bytes | None, headers: Headers, default_id: 
         fields.labels or {},
         extra,
         trace,
+        fields.on_failure,
     )
     if size > _SURELY_FITS:
         _check_fits(task)

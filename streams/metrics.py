@@ -38,6 +38,10 @@ COUNTS: Final = {
     "lost_before_start": "pstp_dispatches_lost",
     "claims_looked_up": "pstp_claims_looked_up",
     "take_back": "pstp_dispatches_taken_back",
+    "commands": "pstp_commands",
+    "duplicate": "pstp_tasks_duplicate",
+    "group_full": "pstp_tasks_turned_away",
+    "breaker": "pstp_breaker_changes",
 }
 
 
@@ -84,16 +88,23 @@ class SchedulerMetrics(Collector):
     def _groups(self) -> Iterator[Metric]:
         engine = self._scheduler.engine
         phases, blocked, parked, oldest_ms = dict.fromkeys(Phase, 0), Counter[str](), 0, now().wall_ms
+        paused = 0
         for partition in list(engine.partitions.values()):
             for entry in list(partition.entries.values()):
                 group = entry.group
                 phases[group.phase] += 1
                 parked += group.parked
+                paused += group.pause is not None
                 if group.blocked is not None:
                     blocked[group.blocked] += 1
                 if group.head is not None:
                     oldest_ms = min(oldest_ms, entry.accepted_ms)
         yield gauge("pstp_groups", (((phase,), number) for phase, number in phases.items()))
+        yield gauge("pstp_groups_paused", [((), paused)])
+        yield gauge("pstp_dead_letters_open", [((), sum(len(p.memory.dead) for p in list(engine.partitions.values())))])
+        yield gauge("pstp_intake_paused", [((), len(engine.full_partitions()))])
+        states = {t: b.state for t, b in engine.breakers.states().items()}
+        yield gauge("pstp_breaker_open", _by_type({t: int(s != "closed") for t, s in states.items()}))
         yield gauge("pstp_groups_blocked", (((reason,), number) for reason, number in blocked.items()))
         yield gauge("pstp_groups_ready", [((), len(engine.ready))])
         yield gauge("pstp_groups_without_handler", _by_type(engine.types_without_handler()))

@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from streams import limits, rows
 from streams.group import IDLE, Group
 from streams.intake import AcceptedTask, Refused, read_task
+from streams.memory import Memory, load_memory
 from streams.rows import PartitionRow, TaskRow
 from streams.totals import Totals
 
@@ -65,6 +66,9 @@ class Partition:
         self.entries: dict[bytes, Entry] = {}
         self.read_up_to = dict(self.next_offsets)  # also past what carries no record, such as transaction markers
         self.changed = False
+        self.memory = Memory()
+        self.tasks = 0  # parked ones and heads
+        self.held: deque[Any] = deque()  # records of `tasks` that wait until there is room; they are not taken in
 
     def next_number(self) -> int:
         """The next token or sequence.  Raises `BrokenInvariant` when 2**53 are used up."""
@@ -109,8 +113,10 @@ def load(number: int, table: Mapping[bytes, bytes]) -> Partition:
                 _load_head(_entry(partition, key[1:]), value)
             case b"S":
                 _entry(partition, key[1:]).state = value
+    load_memory(partition.memory, table)
     for entry in partition.entries.values():
-        entry.group = Group(entry.group.head, len(entry.parked), entry.group.blocked)
+        entry.group = Group(entry.group.head, len(entry.parked), entry.group.blocked, entry.group.held)
+        partition.tasks += len(entry.parked) + (entry.group.head is not None)
     return partition
 
 
@@ -150,7 +156,7 @@ def _entry(partition: Partition, key: bytes) -> Entry:
 def _load_head(entry: Entry, value: bytes) -> None:
     row = rows.decode_head(value)
     entry.has_row = True
-    entry.group = Group(row.head, 0, row.blocked)
+    entry.group = Group(row.head, 0, row.blocked, row.held)
     if row.head is None:
         return
     for place, (sequence, task) in enumerate(entry.parked):

@@ -75,6 +75,7 @@ class EventKind(StrEnum):
     GROUP_UNBLOCKED = "group_unblocked"
     GROUP_FORGOTTEN = "group_forgotten"
     DEAD_LETTER_CLOSED = "dead_letter_closed"  # redriven, discarded or expired: it can no longer be redriven
+    EDITED = "edited"  # a dead letter got another payload: `changes`
     BREAKER = "breaker"
 
 

@@ -1,23 +1,27 @@
 """Live questions, answered from the memory of the scheduler that owns the group: why does it wait?"""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from streams import protocol
+from streams import commands, protocol, reasons
 from streams.clock import now
 from streams.engine import Engine
 from streams.group import Phase
 from streams.http import Route
+from streams.memory import Dead
 from streams.murmur2 import home_partition
 from streams.partition import Entry, read_row
+from streams.reasons import Blocker
+from streams.rows import DeadRow
 
 if TYPE_CHECKING:
     from streams.scheduler import Scheduler
 
 LIST_MAX = 1000
+ALL = 2**31
 
 
 def mono_s() -> float:
@@ -25,7 +29,8 @@ def mono_s() -> float:
 
 
 def routes(scheduler: "Scheduler") -> dict[str, Route]:
-    """GET /groups?limit=&phase=, /groups/one?group=, /tasks?group=&limit=, /explain?group=."""
+    """GET /groups?limit=&phase=, /groups/one?group=, /tasks?group=&limit=, /explain?group=&task=,
+    /dead-letters?group=&id=&type=&reason=&since=&until=&limit=, /breakers; /groups also takes type=, label=, state=."""
     engine = scheduler.engine
 
     async def groups(request: web.Request) -> tuple[int, Any]:
@@ -33,7 +38,7 @@ def routes(scheduler: "Scheduler") -> dict[str, Route]:
         phase = request.query.get("phase")
         found = []
         for entry in _entries(engine):
-            if phase in (None, entry.group.phase):
+            if phase in (None, entry.group.phase) and _fits(entry, request.query):
                 found.append(summary(entry))
                 if len(found) >= limit:
                     break
@@ -41,13 +46,41 @@ def routes(scheduler: "Scheduler") -> dict[str, Route]:
 
     async def explain_group(request: web.Request) -> tuple[int, Any]:
         held = [(scheduler.settings.topic(topic), partition) for topic, partition in scheduler.held()]
+        if task_id := request.query.get("task"):
+            return 200, explain_task(engine, request.query.get("group", ""), task_id)
         return 200, explain(engine, request.query.get("group", ""), held)
+
+    async def letters(request: web.Request) -> tuple[int, Any]:
+        limit = _limit(request) if "limit" in request.query else LIST_MAX
+        found = dead_letters(engine, request.query, 0 if limit == ALL else limit)
+        return 200, {"as_of_ms": now().wall_ms, "dead_letters": found}
+
+    async def breakers(request: web.Request) -> tuple[int, Any]:
+        found = [{"type": t, "state": b.state, "probe": b.probe} for t, b in engine.breakers.states().items()]
+        return 200, {"as_of_ms": now().wall_ms, "scheduler": engine.instance, "breakers": found}
 
     async def tasks(request: web.Request) -> tuple[int, Any]:
         limit = _limit(request)
         return 200, {"as_of_ms": now().wall_ms, "tasks": list_tasks(engine, request.query.get("group", ""), limit)}
 
-    return {"/groups": groups, "/explain": explain_group, "/tasks": tasks}
+    return {
+        "/groups": groups,
+        "/explain": explain_group,
+        "/tasks": tasks,
+        "/dead-letters": letters,
+        "/breakers": breakers,
+    }
+
+
+def _fits(entry: Entry, query: Mapping[str, str]) -> bool:
+    """Whether the head is of that type and carries that label (`name=value`), and the group in that state."""
+    task = entry.task
+    if "state" in query and query["state"] not in commands.states_of(entry.group):
+        return False
+    if "type" in query and (task is None or task.type != query["type"]):
+        return False
+    name, _, value = query.get("label", "").partition("=")
+    return "label" not in query or (task is not None and task.labels.get(name) == value)
 
 
 def summary(entry: Entry) -> dict[str, Any]:
@@ -62,6 +95,7 @@ def summary(entry: Entry) -> dict[str, Any]:
         "attempt": head.attempt if head else None,
         "worker": head.worker if head and head.phase is Phase.RUNNING else None,
         "blocked": entry.group.blocked,
+        "paused": entry.group.pause is not None,
     }
 
 
@@ -95,8 +129,10 @@ def explain(engine: Engine, group: str, held: Collection[tuple[str, int]] = ()) 
         return answer | {"owned": False, "text": "another scheduler owns this group"}
     answer["owned"] = True
     entry = _find(engine, group)
-    if entry is None or entry.group.head is None:
+    if entry is None or (entry.group.head is None and entry.group.sweep is None):
         answer |= {"phase": Phase.IDLE, "text": "idle: nothing is waiting"}
+        if entry is not None and entry.group.pause is not None:
+            answer |= {"blocker": Blocker.PAUSED, "text": f"idle, and {reasons.paused(entry)}"}
     else:
         answer |= summary(entry) | _why(engine, entry)
     for topic, partition in held:
@@ -110,40 +146,94 @@ def explain(engine: Engine, group: str, held: Collection[tuple[str, int]] = ()) 
 
 
 def _why(engine: Engine, entry: Entry) -> dict[str, Any]:
-    head, task = entry.group.head, entry.task
-    assert head is not None and task is not None
-    behind = f"; {entry.group.parked} parked behind it" if entry.group.parked else ""
-    if entry.group.blocked:
-        return {"blocker": entry.group.blocked, "text": f"blocked: {entry.group.blocked}{behind}"}
-    match head.phase:
-        case Phase.RUNNING:
-            doing = entry.overdue or f"runs on {head.worker}"
-            return {"blocker": "running", "text": f"task {task.task_id} {doing}{behind}"}
-        case Phase.DISPATCHED:
-            owner = engine.capacity.owner_of.get(head.dispatch_partition)
-            where = f"worker {owner}" if owner else f"dispatch partition {head.dispatch_partition}, which nobody owns"
-            return {"blocker": "dispatched", "text": f"task {task.task_id} is on its way to {where}{behind}"}
-        case Phase.WAITING:
-            due = protocol.utc(head.due_wall_ms)
-            why = f"after {head.why}" if head.why else "not before its time"
-            text = f"task {task.task_id} waits until {due:%Y-%m-%d %H:%M:%S} UTC, {why}{behind}"
-            return {"blocker": "time", "expected_start": due, "why": head.why, "text": text}
-        case _:
-            return _why_ready(engine, entry, behind)
+    why = reasons.of_group(engine, entry)
+    found: dict[str, Any] = {"blocker": why.blocker, "text": why.text}
+    head = entry.group.head
+    if why.limiter is not None:
+        found["limiter"] = why.limiter
+    if why.until_ms is not None:
+        found["expected_start"] = protocol.utc(why.until_ms)
+    if head is not None and head.why is not None:
+        found["why"] = head.why
+    if why.blocker is Blocker.NO_FREE_SLOT and entry.task is not None:
+        found["position"] = engine.ready.position(home_partition(entry.key, engine.partition_count), entry.key)
+    if head is not None and head.last_error is not None:
+        found["error"] = head.last_error
+    pause = entry.group.pause
+    if pause is not None:
+        found["paused"] = {"actor": pause.by.actor, "note": pause.by.note, "until_ms": pause.until_wall_ms}
+    return found
 
 
-def _why_ready(engine: Engine, entry: Entry, behind: str) -> dict[str, Any]:
-    assert entry.task is not None
-    task_type = entry.task.type
-    if not engine.capacity.handles(task_type):
-        text = f"no worker handles type {task_type!r}: start one whose handlers include it{behind}"
-        return {"blocker": "no_handler", "limiter": task_type, "text": text}
-    text = f"ready: every slot for type {task_type!r} is taken, {len(engine.ready)} groups wait for one{behind}"
-    return {"blocker": "no_free_slot", "limiter": "slots", "text": text}
+def explain_task(engine: Engine, group: str, task_id: str) -> dict[str, Any]:
+    """Why one task of a group waits.  `position`: 0 is the head."""
+    answer = explain(engine, group)
+    entry = _find(engine, group)
+    if entry is None or not answer["owned"]:
+        return answer
+    if entry.task is not None and entry.task.task_id == task_id:
+        return answer | {"task_id": task_id, "position_in_group": 0}
+    found = commands.find_parked(entry, task_id)
+    if found is None:
+        return answer | {"task_id": task_id, "text": f"no task {task_id!r} waits or runs in group {group!r}"}
+    why = reasons.of_parked(entry, found[0])
+    text = f"task {task_id} is {why.text}; that one: {answer['text']}"
+    more = {"blocker": why.blocker, "text": text, "position_in_group": found[0] + 1}
+    run_ms = engine.run_ms.get(found[1].type)
+    if run_ms is not None:
+        more["expected_wait_s"] = round(run_ms * (found[0] + 1) / 1000, 3)
+    return answer | {"task_id": task_id} | more
+
+
+def dead_letters(engine: Engine, query: Mapping[str, str], limit: int) -> list[dict[str, Any]]:
+    """Open dead letters, oldest first; see `pstp.service.DeadLetterFilter` for the conditions."""
+    found: list[dict[str, Any]] = []
+    since, until = _number(query.get("since")), _number(query.get("until"))
+    for partition in engine.partitions.values():
+        places = partition.memory.dead.items()
+        if (group := query.get("group")) is not None:
+            key = group.encode(errors="surrogatepass")
+            places = [  # type: ignore[assignment]
+                (Dead(sequence, key), partition.memory.dead[Dead(sequence, key)])
+                for sequence in sorted(partition.memory.dead_of.get(key, ()))
+            ]
+        for place, row in places:
+            wanted = (
+                query.get("id") in (None, row.task_id)
+                and query.get("type") in (None, row.type)
+                and query.get("reason") in (None, row.reason)
+                and query.get("sequence") in (None, str(place.sequence))
+                and (since is None or row.at_ms >= since)
+                and (until is None or row.at_ms < until)
+            )
+            if wanted:
+                found.append(_letter(place, row, full="payload" in query))
+                if limit and len(found) >= limit:
+                    return found
+    return found
+
+
+def _letter(place: Dead, row: DeadRow, *, full: bool) -> dict[str, Any]:
+    letter: dict[str, Any] = {
+        "group": place.key.decode(), "task_id": row.task_id, "sequence": place.sequence, "type": row.type,
+        "reason": row.reason, "attempts": row.attempts, "at_ms": row.at_ms,
+        "error": f"{row.error.type}: {row.error.message}" if row.error else None,
+        "cascade_of": row.cascade_of or None,
+    }  # fmt: skip
+    if full:
+        task = read_row(row.task)[1]
+        letter |= {"payload": task.payload, "labels": task.labels, "error_info": row.error}
+    return letter
+
+
+def _number(text: str | None) -> int | None:
+    return int(text[:18]) if text and text.isascii() and text.isdigit() else None
 
 
 def _limit(request: web.Request) -> int:
     asked = request.query.get("limit", "")
+    if asked == "0":
+        return ALL
     return min(int(asked[:9]), LIST_MAX) if asked.isascii() and asked.isdigit() else 100
 
 

@@ -54,6 +54,13 @@ class ReadySet:
         for group in [g for g in self._number_of if g[0] == partition]:
             self.discard(*group)
 
+    def position(self, partition: int, key: bytes) -> int | None:
+        """How many groups of the same type became ready before this one; None if it is not in."""
+        found = self._number_of.get((partition, key))
+        if found is None:
+            return None
+        return sum(ready.number < found[0] and self._is_live(ready) for ready in self._by_type[found[1]])
+
     def types(self) -> dict[str, int]:
         """How many are ready, per type."""
         return dict(self._counts)
@@ -147,6 +154,10 @@ class Capacity:
                 slots = sum(self._slots[w] for w in self._by_type.get(task_type, ()))
                 part = -(-slots * (ready + out) // (ready + out + demand[task_type])) if ready + out else 0
                 self._budget[task_type] = max(0, part - out)
+
+    def bound(self, task_type: str, most: int) -> None:
+        """Give out at most so many slots for this type."""
+        self._budget[task_type] = min(most, self._budget.get(task_type, most))
 
     def take(self, task_type: str) -> int | None:
         """A dispatch partition with a free slot for this type, and the slot is taken; None if there is none."""

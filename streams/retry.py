@@ -5,7 +5,7 @@ from typing import Final
 from msgspec import Struct
 
 from streams import limits
-from streams.protocol import HandlerPolicy
+from streams.protocol import FailurePolicy, HandlerPolicy
 
 _MASK: Final = 2**64 - 1
 
@@ -17,6 +17,15 @@ class Policy(Struct, frozen=True, gc=False):
     backoff_base_s: float = limits.BACKOFF_BASE_S
     backoff_factor: float = limits.BACKOFF_FACTOR
     backoff_cap_s: float = limits.BACKOFF_CAP_S
+    jitter: bool = True
+    on_failure: FailurePolicy = FailurePolicy.SKIP
+    group_on_failure: FailurePolicy | None = None  # what the settings say of this one group
+
+
+def on_failure(task: FailurePolicy | None, handler: HandlerPolicy | None, default: Policy) -> FailurePolicy:
+    """Task over group over handler over default."""
+    of_handler = handler.on_failure if handler is not None else None
+    return task or default.group_on_failure or of_handler or default.on_failure
 
 
 def max_attempts(task: int | None, handler: HandlerPolicy | None, default: Policy) -> int:
@@ -31,8 +40,9 @@ def max_attempts(task: int | None, handler: HandlerPolicy | None, default: Polic
 def delay_ms(attempt: int, handler: HandlerPolicy | None, default: Policy, seed: int) -> int:
     """Wait after the failure of `attempt` (from 1), in milliseconds.
 
-    Full jitter: uniform in [0, min(cap, base * factor ** (attempt - 1))], from "Exponential Backoff And Jitter" (AWS
-    Architecture Blog, 2015).  The draw comes from `seed` (the fencing token), so that the machine stays a function.
+    Full jitter, unless it is off: uniform in [0, min(cap, base * factor ** (attempt - 1))], from "Exponential Backoff
+    And Jitter" (AWS Architecture Blog, 2015).  The draw comes from `seed` (the fencing token), so that the machine
+    stays a function.
     """
     base = _or(handler.backoff_base_s if handler else None, default.backoff_base_s)
     factor = _or(handler.backoff_factor if handler else None, default.backoff_factor)
@@ -41,7 +51,8 @@ def delay_ms(attempt: int, handler: HandlerPolicy | None, default: Policy, seed:
         bound = min(cap, base * factor ** (attempt - 1))
     except OverflowError:
         bound = cap
-    return clamp_ms(bound * _uniform(seed))
+    jitter = default.jitter if handler is None or handler.jitter is None else handler.jitter
+    return clamp_ms(bound * _uniform(seed) if jitter else bound)
 
 
 def clamp_ms(seconds: float) -> int:

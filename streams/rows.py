@@ -8,6 +8,9 @@ Key = kind byte + fields + group; value = MessagePack array, first field the row
 | T | 8-byte sequence, group | one accepted task, as its record came |
 | H | group | what the head is doing, unless it is simply ready for its first attempt |
 | S | group | group state (JSON) |
+| D | 8-byte sequence, group | an open dead letter: its task, and why it is one |
+| I | 8-byte sequence, group | an idempotency key and the task that came with it first |
+| C | command id | a command that was taken in |
 
 An S row is the group's own JSON; a new form of it would be a new kind, and a kind that is not known is refused.
 
@@ -21,12 +24,13 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from streams.group import Head
-from streams.protocol import Reason, VersionError
+from streams.group import Head, Held
+from streams.protocol import ErrorInfo, Reason, VersionError
 from streams.totals import Totals
 
 ROW_FORMAT: Final = 1
 PARTITION_KEY: Final = b"P"
+KINDS: Final = frozenset({b"P", b"T", b"H", b"D", b"I", b"C"})  # those whose value begins with a version
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -64,6 +68,47 @@ class HeadRow(Struct, array_like=True):
     v: int
     head: Head | None
     blocked: Reason | None
+    held: Held | None = None
+
+
+class DeadRow(Struct, array_like=True, gc=False):
+    """An open dead letter, until it is redriven, discarded or expired.  `task`: its `TaskRow`, encoded."""
+
+    v: int
+    task: bytes
+    at_ms: int  # wall time
+    reason: Reason
+    task_id: str
+    type: str
+    attempts: int
+    error: ErrorInfo | None = None
+    cascade_of: int = 0  # sequence of the task whose failure took this one along
+
+
+class SeenRow(Struct, array_like=True, gc=False):
+    """The task that was accepted first under an idempotency key of its group."""
+
+    v: int
+    idempotency_key: str
+    task_id: str
+    at_ms: int  # wall time
+
+
+class CommandRow(Struct, array_like=True, gc=False):
+    v: int
+    number: int  # rises with each command of the partition
+
+
+def dead_key(sequence: int, group: bytes) -> bytes:
+    return b"D" + sequence.to_bytes(8, "big") + group
+
+
+def seen_key(sequence: int, group: bytes) -> bytes:
+    return b"I" + sequence.to_bytes(8, "big") + group
+
+
+def command_key(command_id: str) -> bytes:
+    return b"C" + command_id.encode()
 
 
 class TaskKey(NamedTuple):
@@ -95,7 +140,7 @@ class _Version(Struct, array_like=True):
 
 
 _version = msgspec.msgpack.Decoder(_Version).decode
-Row = TypeVar("Row", PartitionRow, TaskRow, HeadRow)
+Row = TypeVar("Row", PartitionRow, TaskRow, HeadRow, DeadRow, SeenRow, CommandRow)
 
 
 def _decoder(model: type[Row]) -> Callable[[bytes], Row]:
@@ -117,6 +162,9 @@ def _decoder(model: type[Row]) -> Callable[[bytes], Row]:
 decode_partition = _decoder(PartitionRow)
 decode_task = _decoder(TaskRow)
 decode_head = _decoder(HeadRow)
+decode_dead = _decoder(DeadRow)
+decode_seen = _decoder(SeenRow)
+decode_command = _decoder(CommandRow)
 
 
 def _refuse_newer(version: int) -> None:
@@ -132,7 +180,7 @@ def refuse_newer(key: bytes, value: bytes) -> None:
     kind = key[:1]
     if kind == b"S":
         return
-    if kind not in (b"T", b"H", b"P"):
+    if kind not in KINDS:
         raise VersionError(
             f"changelog rows of kind {kind!r}, which this process does not know: upgrade it to the version of PSTP "
             "that wrote them"

@@ -22,9 +22,11 @@ from prometheus_client import CollectorRegistry
 from streams import limits, questions
 from streams.admin import UnreachableError
 from streams.app import new_app
+from streams.breakers import BreakerSettings
 from streams.clock import Now, new_id, now
 from streams.engine import Engine, Input, Output, RecordFailed
 from streams.errors import InstanceTakenError, UserError
+from streams.flow import Flow
 from streams.http import HttpServer
 from streams.lookups import Lookups
 from streams.members import Announcer, MembersView
@@ -64,7 +66,10 @@ class Scheduler:
         self.engine = Engine(
             instance=instance, boot_id=self.boot_id, owner=owner, partitions=settings.partitions,
             lease_s=settings.silence_s, task_bytes_max=settings.task_bytes_max,
-            policy=Policy(max_attempts=settings.max_attempts),
+            policy=Policy(max_attempts=settings.max_attempts, on_failure=settings.on_failure),
+            breakers=BreakerSettings(settings.breaker_rate, settings.breaker_window, settings.breaker_open_s),
+            flow=Flow(settings.group_parked_max, settings.partition_tasks_max, settings.when_full),
+            group_policies=settings.group_policies.items(), idempotency_window_s=settings.idempotency_window_s,
         )  # fmt: skip
         registry = CollectorRegistry()
         self.metrics = SchedulerMetrics(registry, self)
@@ -90,6 +95,7 @@ class Scheduler:
         self._stuck: dict[TP, int] = {}  # held up by an open transaction, and since when
         self._stuck_due_ms = 0
         self._read_ms: dict[TopicName, int] = {}  # timestamp of the latest record of each input
+        self._full: frozenset[int] = frozenset()  # partitions whose intake of tasks pauses
         self._failures = 0  # in a row: the more, the longer the pause before joining again
         self._fenced: set[str] = set()  # boot ids of schedulers that fell silent
         self._trusted = True  # whether memory says what the log says
@@ -181,6 +187,7 @@ class Scheduler:
         numbers = {tp.partition for tp in assigned}
         self.store.interrupted.clear()
         self._trusted, self._unread = True, set(assigned)
+        self._full = frozenset()  # an assignment fetches everything again
         self.assignments += 1
         self._group = self.pump.group if self.pump else None
         try:
@@ -235,6 +242,18 @@ class Scheduler:
         except (TransactionFailed, ck.KafkaException) as error:
             log.warning("release failed, the next owner will fence us", error=str(error))
         log.info("released", partitions=sorted(numbers))
+
+    def _hold_intake(self) -> None:
+        """Fetch no tasks for partitions that have no room; what was fetched waits in the engine."""
+        full = frozenset(self.engine.full_partitions())
+        if full == self._full or self.pump is None:
+            return
+        for number in full - self._full:
+            log.warning("intake of tasks pauses, the partition is full", partition=number)
+        for number in self._full - full:
+            log.info("intake of tasks goes on", partition=number)
+        self._full = full
+        self.pump.hold_back(self.settings.topic("tasks"), full)
 
     def _note_stopped(self, stopped: Mapping[int, str]) -> None:
         """These partitions wait for a newer version of this process; all others go on."""
@@ -302,6 +321,7 @@ class Scheduler:
             self._trim(moment)
             self._warn()
             self._note_stuck(moment)
+            self._hold_intake()
 
     def _repeated(self) -> int:
         """Records so far that had been taken in before."""

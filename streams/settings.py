@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams import limits
+from streams.protocol import FailurePolicy
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 TOPIC_NAMES = (
@@ -45,6 +46,18 @@ class Settings(BaseSettings):
     task_bytes_max: int = Field(limits.TASK_BYTES_MAX, ge=1024, le=limits.TASK_BYTES_MAX)
     lease_s: float = Field(limits.LEASE_S, ge=1.0, le=3600)
     max_attempts: int = Field(limits.MAX_ATTEMPTS, ge=1)
+    on_failure: FailurePolicy = Field(FailurePolicy.SKIP, description="skip, block or cascade, when attempts are spent")
+    group_policies: dict[str, FailurePolicy] = Field(
+        default_factory=dict, description='by group, as in {"customer-*": "block"}; the first pattern that fits counts'
+    )
+    breaker_rate: float = Field(0.0, ge=0, le=1, description="part of failures that opens a type's breaker; 0: none")
+    breaker_window: int = Field(20, ge=1, le=10_000, description="latest executions of a type that count for it")
+    breaker_open_s: float = Field(30.0, gt=0, description="how long an open breaker waits before it lets one probe out")
+    group_parked_max: int = Field(0, ge=0, description="tasks parked in one group; 0: no limit")
+    partition_tasks_max: int = Field(0, ge=0, description="tasks that wait in one partition; 0: no limit")
+    when_full: Literal["dead_letter", "pause"] = Field("dead_letter", description="beyond these: the newest, or intake")
+    idempotency_window_s: float = Field(limits.IDEMPOTENCY_WINDOW_S, gt=0, le=limits.DELAY_S_MAX)
+    secrets: tuple[str, ...] = Field((), description="texts masked in errors, a JSON list; passwords set here are too")
     slots: int = Field(64, ge=1, le=10_000, description="tasks that one worker runs at once")
     drain_s: float = Field(10.0, ge=0, description="time that running tasks have to end after SIGTERM")
     http: str = Field("127.0.0.1:0", description="host:port of the read-only HTTP server; port 0 takes a free one")
@@ -108,6 +121,11 @@ class Settings(BaseSettings):
         if password := self.ssl_key_password.get_secret_value():
             conf["ssl.key.password"] = password
         return conf | more
+
+    def secret_texts(self) -> tuple[str, ...]:
+        """What must not be shown in errors and tracebacks."""
+        own = (self.sasl_password.get_secret_value(), self.ssl_key_password.get_secret_value())
+        return tuple(text for text in (*self.secrets, *own) if text)
 
     def instance_name(self, role: str, slot: int = 0) -> str:
         """`instance` if set, else made up from role, host and a free slot."""

@@ -80,6 +80,7 @@ class Pump(threading.Thread):
         self._flowing = False
         self.assigned: Partitions = frozenset()
         self._left_out: frozenset[int] = frozenset()  # assigned, and not to be fetched from
+        self._held_back: frozenset[TP] = frozenset()  # for now
         self.epoch = 0
         self.group: Any = None
         self.last_poll_mono_s = time.monotonic()
@@ -119,6 +120,10 @@ class Pump(threading.Thread):
         """Fetch nothing from partitions with these numbers, from now on and after later assignments."""
         self._left_out = numbers
         self.call(self._pause_left_out)
+
+    def hold_back(self, topic: str, numbers: frozenset[int]) -> None:
+        """Fetch nothing from these partitions of one topic, and again from those held back before."""
+        self.call(lambda: self._hold_back(topic, numbers))
 
     def known_ends(self) -> dict[TP, int]:
         """Log ends as the fetches saw them, at most `ENDS_S` ago."""
@@ -220,6 +225,17 @@ class Pump(threading.Thread):
         self._consumer.assign([ck.TopicPartition(*tp) for tp in self.assigned])
         self._flowing = True
         self._pause_left_out()
+
+    def _hold_back(self, topic: str, numbers: frozenset[int]) -> None:
+        before, self._held_back = self._held_back, frozenset(TP(topic, number) for number in numbers)
+        if not self._flowing:
+            return
+        if again := [
+            tp for tp in before - self._held_back if tp in self.assigned and tp.partition not in self._left_out
+        ]:
+            self._consumer.resume([ck.TopicPartition(*tp) for tp in again])
+        if now := [tp for tp in self._held_back if tp in self.assigned]:
+            self._consumer.pause([ck.TopicPartition(*tp) for tp in now])
 
     def _pause_left_out(self) -> None:
         if self._flowing and (

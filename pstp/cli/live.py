@@ -59,12 +59,16 @@ def tasks(group: Group, limit: Limit = 100, as_json: AsJson = False) -> None:
     print_table(f"tasks of {group!r}", ("task", "type", "state", "attempt", "sequence"), rows, "no task waits or runs")
 
 
-def explain(group: Group, as_json: AsJson = False) -> None:
+def explain(
+    group: Group,
+    task: Annotated[str | None, typer.Argument(help="task id: why this one waits")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Say why a group waits: what blocks it, what limits it, when it is expected to start.
 
     Example: `pstp explain customer-17`
     """
-    answer = ask_owner(Settings(), group, "/explain", {})
+    answer = ask_owner(Settings(), group, "/explain", {"task": task} if task else {})
     if as_json:
         print_json(answer)
     else:

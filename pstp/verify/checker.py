@@ -67,7 +67,7 @@ class PartitionChecker:
             figures.stale_reports += 1
         elif event.kind is EventKind.DUPLICATE:
             figures.duplicates += 1
-            self._origins.duplicate(event)
+            self._origins.duplicate(event, offset)
 
     def finish(self, *, complete: bool = True) -> None:
         """The log ends here, or (not complete) cannot be read any further."""
@@ -108,7 +108,9 @@ class PartitionChecker:
                 event.group, (task.task_id, event.task_id), task.offset, offset,
             )  # fmt: skip
         else:
-            if state not in NEXT[task.state]:
+            if state is task.state and event.reason in table.STILL_WAITS:
+                return
+            if state not in NEXT[task.state] or state is task.state:
                 self._breach(task, state, offset)
             self._steps[state](task, event, offset)
             task.state, task.offset = state, offset
@@ -116,7 +118,8 @@ class PartitionChecker:
     def _unknown(self, offset: int, event: Event, state: TaskState, sequence: int, name: str, task_id: str) -> None:
         """An event of a task that is not open: its first, or one that should not be."""
         code = self._finished[sequence]
-        if code and not (state is PARKED and event.reason is None):
+        redriven = state is PARKED and event.reason in table.REDRIVEN
+        if code and not redriven and not (state is PARKED and event.reason is None):
             self._after_end(offset, event, state, table.known_terminal(code), name, task_id)
             return
         group = self._groups.get(name)
@@ -127,6 +130,9 @@ class PartitionChecker:
         self._open[sequence] = task
         group.append(task)
         self.figures.tasks += 1
+        if redriven:
+            self._redriven(task, event, offset)
+            return
         if state is PARKED:
             self._accepted(task, event, offset)
             return
@@ -161,6 +167,21 @@ class PartitionChecker:
         if event.not_before is not None:
             self._wait_until(task, event.not_before)
         self._origins.accepted(task, event, offset)
+
+    def _redriven(self, task: Task, event: Event, offset: int) -> None:
+        """A dead letter is submitted again: under its own sequence to the head, or as the newest."""
+        if event.reason == Reason.REDRIVEN_TAIL:
+            self._accepted(task, event, offset)
+            return
+        figures = self.figures
+        figures.parked += 1
+        figures.parked_high = max(figures.parked_high, figures.parked)
+        if not self._truncated and not self._finished[task.sequence]:
+            self._report(
+                Guarantee.G2, "redriven_unended", f"task {task.task_id!r} was redriven to the head and had not ended",
+                task.group.name, (task.task_id,), offset,
+            )  # fmt: skip
+        self._attempt(task, event, 1, offset)
 
     def _came_back(self, task: Task, event: Event, offset: int) -> None:
         reason = event.reason

@@ -23,9 +23,11 @@ class Origins:
                 group, (task_id,), offset,
             )  # fmt: skip
 
-    def duplicate(self, event: Event) -> None:
-        """A record that was recognised as one taken in before."""
-        if event.origin_partition is not None and event.origin_offset is not None:
+    def duplicate(self, event: Event, offset: int) -> None:
+        """A record that was recognised as one taken in before, or (`duplicate_of`) as a second task of its key."""
+        if event.duplicate_of is not None:
+            self.answered(event, offset)
+        elif event.origin_partition is not None and event.origin_offset is not None:
             self._shared.duplicate(event.origin_partition, event.origin_offset)
 
     def accepted(self, task: Task, event: Event, offset: int) -> None:

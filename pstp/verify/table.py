@@ -11,10 +11,10 @@ from streams.protocol import TERMINAL, Reason, TaskState
 S = TaskState
 
 NEXT: Final[dict[TaskState, frozenset[TaskState]]] = {
-    S.PARKED: frozenset({S.DISPATCHED, S.DEAD_LETTERED, S.CANCELLED, S.SKIPPED}),
+    S.PARKED: frozenset({S.PARKED, S.DISPATCHED, S.DEAD_LETTERED, S.CANCELLED, S.SKIPPED}),
     S.DISPATCHED: frozenset({S.RUNNING, S.PARKED, S.CANCELLING, S.CANCELLED, S.SKIPPED}),
     S.RUNNING: frozenset({S.SUCCEEDED, S.RETRYING, S.DEAD_LETTERED, S.PARKED, S.CANCELLING}),
-    S.RETRYING: frozenset({S.DISPATCHED, S.DEAD_LETTERED, S.CANCELLED, S.SKIPPED}),
+    S.RETRYING: frozenset({S.RETRYING, S.DISPATCHED, S.DEAD_LETTERED, S.CANCELLED, S.SKIPPED}),
     S.CANCELLING: frozenset({S.CANCELLED, S.SKIPPED, S.SUCCEEDED, S.DEAD_LETTERED, S.PARKED}),
 }
 
@@ -29,7 +29,14 @@ RETRY_USES_ATTEMPT: Final[dict[str | None, bool]] = {
     Reason.INVALID_RESULT: True,
     Reason.WORKER_LOST: True,
     Reason.SNOOZED: False,
+    # By command: released though it goes on, or blocked its group until somebody acted.
+    Reason.RELEASED: True,
+    Reason.ATTEMPTS_SPENT: True,
+    Reason.NOT_RETRYABLE: True,
 }
+# Said of a task that waits, and it goes on waiting: its payload was edited, a redriven one was put before it.
+STILL_WAITS: Final[frozenset[str | None]] = frozenset({Reason.EDITED, Reason.DISPLACED})
+REDRIVEN: Final[frozenset[str | None]] = frozenset({Reason.REDRIVEN_HEAD, Reason.REDRIVEN_TAIL})
 # Why a dispatch may come back unrun, using no attempt.  Its start may be in the log by then: a worker that finds too
 # much of its lease gone does not run what it had announced.
 CAME_BACK: Final[frozenset[str | None]] = frozenset(

@@ -55,12 +55,11 @@ class Group:
             self._insert(task)
 
     def _insert(self, task: "Task") -> None:
-        """Only broken histories and those without their beginning come here."""
-        before = None
-        for other in self.open_tasks():
-            if other.sequence > task.sequence:
-                break
-            before = other
+        """Redriven tasks, and what broken histories or those without a beginning hold.  What has begun stays first."""
+        before = self.head if self.head is not None and self.head.has_begun() else None
+        other = self.head if before is None else before.next
+        while other is not None and other.sequence <= task.sequence:
+            before, other = other, other.next
         if before is None:
             task.next, self.head = self.head, task
         else:
@@ -104,3 +103,7 @@ class Task:
         self.started_at: datetime | None = None
         self.started_ns: int | None = None
         self.state_set = False
+
+    def has_begun(self) -> bool:
+        """Whether it is out at the workers, or was."""
+        return self.token is not None

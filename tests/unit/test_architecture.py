@@ -15,7 +15,8 @@ FUNCTION_LINES_MAX = 60
 PURE = {
     f"streams.{name}"
     for name in (
-        "catalogue", "cloudevents", "depth", "distribution", "engine", "errors", "group", "history", "intake",
+        "breakers", "catalogue", "cloudevents", "commands", "depth", "distribution", "edits", "engine", "errors",
+        "flow", "group", "history", "intake", "memory", "reasons",
         "limits", "murmur2", "partition", "protocol", "ready", "retry", "rfc3339", "rows", "topic_plan", "totals",
         "watch",
     )

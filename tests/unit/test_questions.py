@@ -148,7 +148,7 @@ def test_of_a_blocked_group(world: World) -> None:
     world.engines["s1"].quarantined.add(("completions", HOME, offset))
     world.step()
     assert text(world) == "blocked: internal_error; 1 parked behind it"
-    assert answer(world)["blocker"] is Reason.INTERNAL_ERROR
+    assert (answer(world)["blocker"], answer(world)["blocked"]) == ("blocked", Reason.INTERNAL_ERROR)
 
 
 def test_of_an_input_that_a_strangers_transaction_holds_up(world: World) -> None:

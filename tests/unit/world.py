@@ -184,8 +184,9 @@ class World:
     def members(self) -> list[Member]:
         schedulers = [
             Member(
-                PROTOCOL, name, "boot", "scheduler", "host", 1, 0, partitions=tuple(engine.partitions),
-                unclaimed=dict(engine.unclaimed), running=dict(engine.running), demand=engine.demand(),
+                PROTOCOL, name, f"boot-{name}", "scheduler", "host", 1, self.now.wall_ms,
+                partitions=tuple(engine.partitions), unclaimed=dict(engine.unclaimed),
+                running=dict(engine.running), demand=engine.demand(),
             )
             for name, engine in self.engines.items()
         ]  # fmt: skip
@@ -212,7 +213,7 @@ class World:
                 self._fold(output)
                 continue
             self.append(output.topic, output.partition, output.key, output.value, output.headers or [])
-        for place in {(o.topic, o.partition) for o in outputs if o.topic == "tasks"}:
+        for place in {(o.topic, o.partition) for o in outputs if o.topic in ("tasks", "commands")}:
             self.logs[place].append(None)
         for number in touched:
             for topic in INPUTS:
@@ -221,7 +222,7 @@ class World:
     def _source(self, output: Output) -> int:
         if output.topic in ("dispatches", "control"):
             return home_partition(output.key or b"", N)
-        if output.topic == "tasks":
+        if output.topic in ("tasks", "commands"):
             return int(dict(output.headers or [])["pstp.origin"].split(b":")[0])  # type: ignore[union-attr]
         return output.partition
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from msgspec import Raw
 
 from streams import protocol, rows
-from streams.group import Head, Phase
+from streams.group import By, Head, Held, Pause, Phase, Stop, Sweep
 from streams.protocol import (
     PROTOCOL,
     Change,
@@ -37,7 +37,7 @@ from streams.protocol import (
     ReportKind,
     TaskState,
 )
-from streams.rows import ROW_FORMAT, HeadRow, PartitionRow, TaskRow
+from streams.rows import ROW_FORMAT, CommandRow, DeadRow, HeadRow, PartitionRow, SeenRow, TaskRow
 
 GOLDEN = Path(__file__).parent / "golden"
 AT = datetime(2031, 5, 1, 8, 0, 0, 250_000, tzinfo=UTC)
@@ -86,6 +86,11 @@ HEADERS: rows.Headers = [("content-type", b"application/json"), ("odd", b"\xff\x
 HEAD = Head(
     SEQUENCE, Phase.WAITING, 2, 7, TOKEN, 5, "c1a1m", "worker-1", POLICY, 1_935_561_700_000, 98_500, Reason.TIMEOUT,
     ERROR,
+)  # fmt: skip
+BY = By("c0mmand", CommandKind.CANCEL_TASK, "ada", "customer called", True)
+HEAD_NOW = Head(
+    SEQUENCE, Phase.WAITING, 2, 7, TOKEN, 5, "c1a1m", "worker-1", POLICY, 1_935_561_700_000, 98_500, Reason.TIMEOUT,
+    ERROR, FailurePolicy.BLOCK, 3, True, Stop(TaskState.SKIPPED, BY), ERROR,
 )  # fmt: skip
 
 
@@ -189,6 +194,22 @@ ROWS: dict[str, Golden] = {
         rows.decode_task,
     ),
     "row-task-least": Golden(TaskRow(ROW_FORMAT, 0, 0, None, b"", []), rows.decode_task),
+    "row-head-1": Golden(
+        HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5), (BY,))),
+        rows.decode_head,
+    ),
+    "row-head-1-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
+    "row-head-1-paused": Golden(HeadRow(ROW_FORMAT, None, None, Held(Pause(BY, 7))), rows.decode_head),
+    "row-dead": Golden(
+        DeadRow(ROW_FORMAT, b"\x97", 1767225600000, Reason.CASCADE, "4-17", "mail.send", 3, ERROR, SEQUENCE),
+        rows.decode_dead,
+    ),
+    "row-seen": Golden(SeenRow(ROW_FORMAT, "key-1", "4-17", 1767225600000), rows.decode_seen),
+    "row-command": Golden(CommandRow(ROW_FORMAT, 12), rows.decode_command),
+}  # fmt: skip
+
+# As earlier versions wrote them, with fewer columns: they are read, and no longer written.
+OLD_ROWS: dict[str, Golden] = {
     "row-head": Golden(HeadRow(ROW_FORMAT, HEAD, Reason.INTERNAL_ERROR), rows.decode_head),
     "row-head-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
     "row-head-blocked": Golden(HeadRow(ROW_FORMAT, None, Reason.INTERNAL_ERROR), rows.decode_head),
@@ -201,6 +222,9 @@ ROWS: dict[str, Golden] = {
 }  # fmt: skip
 
 KEYS: dict[str, bytes] = {
+    "key-dead": rows.dead_key(SEQUENCE, "tenant/1 ☕".encode()),
+    "key-seen": rows.seen_key(SEQUENCE, "tenant/1 ☕".encode()),
+    "key-command": rows.command_key("c0mmand"),
     "key-partition": rows.PARTITION_KEY,
     "key-task": rows.task_key(SEQUENCE, "tenant/1 ☕".encode()),
     "key-head": rows.head_key("tenant/1 ☕".encode()),
