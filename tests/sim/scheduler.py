@@ -109,9 +109,6 @@ class Pump:
     def is_lagging(self) -> bool:
         return self.lag_until_us > STAGE.loop.now_us
 
-    def leave_out(self, numbers: frozenset[int]) -> None:
-        assert not numbers, "nobody writes records of a newer version here"
-
     def known_ends(self) -> dict[TP, int]:
         return {}
 
