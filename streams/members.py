@@ -27,6 +27,7 @@ log = structlog.get_logger("members")
 # A late announcement is worth nothing: the next one follows.
 _ANNOUNCEMENT_AGE_MS_MAX: Final = 2_000
 _LEAVE_S_MAX: Final = 2.0
+_STUCK_MS: Final = 5_000
 
 
 class Announcer(threading.Thread):
@@ -35,8 +36,8 @@ class Announcer(threading.Thread):
     def __init__(self, settings: Settings) -> None:
         super().__init__(name="announcer", daemon=True)
         self._topic = settings.topic("members")
-        conf = settings.kafka(**{"linger.ms": 0, "message.timeout.ms": _ANNOUNCEMENT_AGE_MS_MAX})
-        self._producer = ck.Producer(conf, logger=kafka_logger())
+        self._conf = settings.kafka(**{"linger.ms": 0, "message.timeout.ms": _ANNOUNCEMENT_AGE_MS_MAX})
+        self._producer = self._new_producer()
         self._changed = threading.Condition()
         self._member: Member | None = None
         self._dirty = self._stopping = False
@@ -85,8 +86,20 @@ class Announcer(threading.Thread):
                 member.instance, encode(msgspec.structs.replace(member, at_ms=sent.wall_ms)), update, sent.mono_ms
             )
             self._producer.flush(limits.ANNOUNCE_INTERVAL_S)
+            self._replace_stuck()
             with self._changed:  # changes that follow closely are said together
                 self._changed.wait_for(lambda: self._stopping, limits.ANNOUNCE_DEBOUNCE_S)
+
+    def _new_producer(self) -> ck.Producer:
+        self._tried_mono_ms = now().mono_ms
+        return ck.Producer(self._conf, logger=kafka_logger())
+
+    def _replace_stuck(self) -> None:
+        """librdkafka's producer may wait for ever for a partition that was without a leader for a moment."""
+        if now().mono_ms - max(self._said_mono_ms, self._tried_mono_ms) > _STUCK_MS:
+            log.warning("announcements are not acknowledged: going on with a new producer")
+            old, self._producer = self._producer, self._new_producer()
+            threading.Thread(target=old.purge, name="bury-producer", daemon=True).start()
 
     def _next(self) -> tuple[int, Member] | None:
         """What to say next, and the update that it is; None at the end."""

@@ -9,13 +9,17 @@ from pathlib import Path
 
 from pstp.broker import EmbeddedBroker, Quorum, new_cluster_id
 from pstp.broker.ports import HOST, free_port
+from tests.chaos.disk import mount, unmount
 from tests.chaos.proxy import Proxy
 
 
 class Cluster:
     """Brokers, each with its data in `folder/broker-<n>`.  `bootstrap` goes straight to them, `through` by a link."""
 
-    def __init__(self, folder: Path, count: int, links: Sequence[str]) -> None:
+    def __init__(self, folder: Path, count: int, links: Sequence[str], *, small_disks: bool = False) -> None:
+        """`small_disks`: each broker's data on a disk of its own that can be filled, where that is possible."""
+        self.mounts: list[Path] = []
+        self.no_mounts: str | None = None
         self.proxy = Proxy()
         self.whole = True  # no nemesis has one of the brokers in hand
         self._taken: set[int] = set()
@@ -23,6 +27,8 @@ class Cluster:
         voters = {number: self._port() for number in range(1, count + 1)}
         cluster_id = new_cluster_id()
         self.folders = [folder / f"broker-{number}" for number in voters]
+        if small_disks:
+            self._mount()
         self.nodes = []
         for number, data_dir in zip(voters, self.folders, strict=True):
             port = self._port()
@@ -51,7 +57,16 @@ class Cluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
+        for folder in self.mounts:
+            unmount(folder)
         self.proxy.close()
+
+    def _mount(self) -> None:
+        for folder in self.folders:
+            self.no_mounts = mount(folder)
+            if self.no_mounts is not None:
+                return
+            self.mounts.append(folder)
 
     @contextmanager
     def hurting(self) -> Iterator[None]:

@@ -51,6 +51,7 @@ class Fleet:
     preload: dict[str, str] = field(default_factory=dict)  # environment of a faked clock
     wanted: set[str] = field(default_factory=set)
     busy: set[str] = field(default_factory=set)
+    restarted: set[str] = field(default_factory=set)  # those of the busy ones that are started again all the same
     lives: list[Life] = field(default_factory=list)
     finished: set[str] = field(default_factory=set)  # came to their own end, as they should
 
@@ -73,7 +74,7 @@ class Fleet:
 
     def supervise(self) -> None:
         """Start whatever ought to run and does not.  Call it again and again."""
-        for name in sorted(self.wanted - self.busy - self.finished):
+        for name in sorted(self.wanted - (self.busy - self.restarted) - self.finished):
             lives = [life for life in self.lives if life.name == name]
             if any(life.alive for life in lives):
                 continue

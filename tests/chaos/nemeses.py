@@ -1,19 +1,24 @@
 """Everything that is done to the system.  A nemesis is a generator: it acts, yields seconds, and heals at its end."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from tests.chaos import clock
+from tests.chaos.disk import fill
 from tests.chaos.faults import EVERYBODY
 from tests.chaos.fleet import Life
+from tests.chaos.proxy import Proxy
 from tests.chaos.stage import Stage, Steps, aside, until
 
 Nemesis = Callable[[Stage], Steps]
 NEMESES: Final[dict[str, Nemesis]] = {}
+ALONE_S: Final = 4.0  # less than the broker's session with its controller
 # After these alone no task may run twice: nothing happens to a worker.
 REPEATS_NOTHING: Final = frozenset({
-    "scheduler_kill", "scheduler_freeze", "scheduler_lag", "scheduler_rolling", "publisher_kill", "poison",
+    "scheduler_kill", "scheduler_freeze", "scheduler_lag", "scheduler_rolling", "publisher_kill", "publisher_freeze",
+    "poison",
 })  # fmt: skip
 
 
@@ -23,13 +28,16 @@ def nemesis(function: Nemesis) -> Nemesis:
 
 
 @contextmanager
-def in_hand(stage: Stage, life: Life):  # type: ignore[no-untyped-def]
-    """Nobody else touches that instance, and it is not started again, meanwhile."""
+def in_hand(stage: Stage, life: Life, *, restart: bool = False) -> Iterator[None]:
+    """No other nemesis touches that instance meanwhile; nor is it started again, unless `restart`."""
     stage.fleet.busy.add(life.name)
+    if restart:
+        stage.fleet.restarted.add(life.name)
     try:
         yield
     finally:
         stage.fleet.busy.discard(life.name)
+        stage.fleet.restarted.discard(life.name)
 
 
 # -- killed
@@ -136,13 +144,16 @@ def _freeze(stage: Stage, role: str, *, tree: bool) -> Steps:
 
 @nemesis
 def broker_freeze(stage: Stage) -> Steps:
+    """In a cluster for longer than its session: leaders move.  A broker that is alone is frozen for less: fenced by
+    itself, its partitions have no leader for a moment, and librdkafka does not bear that (see docs/faults.md).
+    """
     node = stage.rng.choice(stage.cluster.nodes)
     yield from until(lambda: stage.cluster.whole, 60)
     with stage.cluster.hurting():
         stage.leave()
         fault = stage.faults.note("broker_freeze", EVERYBODY)
         stage.cluster.signal(node, signal.SIGSTOP)
-        yield stage.freeze_s
+        yield stage.freeze_s if len(stage.cluster.nodes) > 1 else ALONE_S
         stage.cluster.signal(node, signal.SIGCONT)
         yield 3.0  # until it is unfenced
         stage.faults.over(fault)
@@ -163,6 +174,102 @@ def scheduler_lag(stage: Stage) -> Steps:
             stage.fleet.signal(life, signal.SIGCONT, tree=False)
             yield 0.1
         stage.faults.over(fault)
+
+
+@nemesis
+def disk_full(stage: Stage) -> Steps:
+    """A broker's disk is full until it has given up, then there is room again and it is started on the same data."""
+    mounts = stage.cluster.mounts
+    if not mounts:
+        stage.skipped.add(f"disk_full ({stage.cluster.no_mounts})")
+        return
+    number = stage.rng.randrange(len(mounts))
+    node, filler = stage.cluster.nodes[number], mounts[number] / "filler"
+    yield from until(lambda: stage.cluster.whole, 60)
+    with stage.cluster.hurting():
+        fault = stage.faults.note("disk_full", EVERYBODY)
+        fill(filler)
+        yield from until(lambda: not node.running, 20)
+        filler.unlink()
+        node.kill()
+        yield from aside(lambda: node.start(120))
+        stage.faults.over(fault)
+
+
+@nemesis
+def clock_step(stage: Stage) -> Steps:
+    """The wall clock of a process jumps ahead or back by a minute, and home again; the monotonic one is left alone."""
+    if not stage.fleet.preload:
+        stage.skipped.add(f"clock_step ({clock.missing()})")
+        return
+    life = stage.pick(stage.rng.choice(("worker", "scheduler")))
+    if life is None:
+        return
+    life.expected = True
+    step_s = stage.rng.choice((-1, 1)) * clock.STEP_S
+    fault = stage.faults.note("clock_step", life.name)  # librdkafka's heartbeats may wait with the clock
+    clock.turn(stage.folder, life.name, step_s)
+    yield stage.freeze_s
+    clock.turn(stage.folder, life.name, 0)
+    stage.faults.over(fault)
+
+
+# -- the network
+
+
+@nemesis
+def net_delay(stage: Stage) -> Steps:
+    """Everything of some client comes up to 0.3 s late, each way."""
+    yield from _network(stage, "net_delay", lambda proxy, name: proxy.delay(name, stage.rng.uniform(0.05, 0.3)))
+
+
+@nemesis
+def net_stall(stage: Stage) -> Steps:
+    """Nothing moves for longer than lease and session, then everything does."""
+    yield from _network(stage, "net_stall", lambda proxy, name: proxy.stall(name))
+
+
+@nemesis
+def net_cut_up(stage: Stage) -> Steps:
+    """What a client sends disappears; it goes on hearing."""
+    yield from _network(stage, "net_cut_up", lambda proxy, name: proxy.cut(name, "up"))
+
+
+@nemesis
+def net_cut_down(stage: Stage) -> Steps:
+    """What a client is told disappears; it goes on being heard."""
+    yield from _network(stage, "net_cut_down", lambda proxy, name: proxy.cut(name, "down"))
+
+
+def _network(stage: Stage, name: str, hurt: Callable[[Proxy, str], None]) -> Steps:
+    life = stage.pick(stage.rng.choice(("worker", "worker", "scheduler", "scheduler", "publisher")))
+    if life is None:
+        return
+    yield from _cut_off(stage, life, name, hurt)
+
+
+def _cut_off(stage: Stage, life: Life, name: str, hurt: Callable[[Proxy, str], None]) -> Steps:
+    proxy = stage.cluster.proxy
+    with in_hand(stage, life, restart=True):
+        fault = stage.faults.note(name, life.name)
+        life.expected = True  # a worker that is cut off ends by itself
+        hurt(proxy, life.name)
+        yield stage.freeze_s
+        proxy.heal(life.name)
+        stage.faults.over(fault)
+
+
+@nemesis
+def net_cut_off_thread(stage: Stage) -> Steps:
+    """A worker that runs a thread handler, which cannot be stopped, hears and says nothing for longer than a lease."""
+    task_id = stage.publish("thread", {"s": stage.freeze_s * 2})
+    yield from until(lambda: stage.began(task_id), 20)
+    line = stage.began(task_id)
+    life = next((w for w in stage.fleet.live("worker") if line and w.pid == line["pid"]), None)
+    if life is not None:
+        yield from _cut_off(stage, life, "net_cut_off_thread", lambda proxy, name: proxy.cut(name, "up", "down"))
+        if life.alive:
+            stage.wrong.append(f"{life.name} ran a thread handler without a lease and is still there")
 
 
 # -- asked to stop
@@ -226,7 +333,7 @@ def twins(stage: Stage) -> Steps:
         life.expected = twin.expected = True
         yield from until(lambda: not (life.alive and twin.alive), 30)
         if life.alive and twin.alive:
-            stage.undelivered.append(f"two processes named {life.name} live side by side")
+            stage.wrong.append(f"two processes named {life.name} live side by side")
             stage.fleet.kill(twin, tree=True)
         stage.faults.over(fault)
 

@@ -30,6 +30,7 @@ def show(outcome: Outcome) -> str:
     ]
     if outcome.unexpected_ends:
         lines.append(f"  ended by themselves: {', '.join(outcome.unexpected_ends)}")
+    lines += [f"  skipped: {text}" for text in outcome.skipped]
     found = [f"{v.guarantee.value} {v.kind}: {v.text} {v.records} {v.journal}" for v in verdict.verify.violations]
     problems = [*found, *verdict.problems]
     lines += [f"  ! {text}" for text in problems[:_SHOWN]]

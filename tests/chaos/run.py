@@ -11,6 +11,7 @@ from typing import Final
 
 from streams.settings import Settings
 from streams.topics import create_topics
+from tests.chaos import clock
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Faults
 from tests.chaos.fleet import Fleet
@@ -44,6 +45,7 @@ class Outcome:
     took_s: float
     unexpected_ends: list[str] = field(default_factory=list)
     bytes_through_links: int = 0
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -60,7 +62,8 @@ class Run:
 
     def play(self) -> Outcome:
         options = self._options
-        cluster = Cluster(self._folder, options.brokers, LINKS)
+        small_disks = "disk_full" in options.nemeses
+        cluster = Cluster(self._folder, options.brokers, LINKS, small_disks=small_disks)
         fleet: Fleet | None = None
         try:
             cluster.start()
@@ -93,6 +96,10 @@ class Run:
         options = self._options
         arguments = [str(options.seed), str(options.tasks), str(options.duration_s)]
         fleet = Fleet(cluster, settings, self._folder, arguments)
+        if "clock_step" in options.nemeses:
+            fleet.preload = clock.environment(self._folder)
+            for name in LINKS:
+                clock.turn(self._folder, name, 0)
         fleet.wanted |= {"s1", "s2", "w1", "w2", "w3", "p1"}
         return fleet
 
@@ -141,8 +148,9 @@ class Run:
     def _judge(self, stage: Stage) -> Outcome:
         lives = stage.fleet.lives
         known = {line["id"]: line["type"] for line in acked(self._folder)} | stage.published
-        verdict = Judge(stage.settings, self._folder, stage.faults, lives, 0.0).judge(known)
-        verdict.problems += self._problems + stage.undelivered
+        slack_s = float(clock.STEP_S) if stage.fleet.preload else 0.0
+        verdict = Judge(stage.settings, self._folder, stage.faults, lives, slack_s).judge(known)
+        verdict.problems += self._problems + stage.wrong
         if set(self._options.nemeses) <= REPEATS_NOTHING:
             verdict.problems += [
                 f"{count} repeats of the kind {kind!r}, though nothing was done to a worker"
@@ -153,5 +161,5 @@ class Run:
             self._options, Counter(fault.nemesis for fault in stage.faults.all()), verdict,
             time.monotonic() - self._began_s,
             [f"{life.name} ended with {life.code}" for life in lives if not life.expected and life.code],
-            sum(proxy.link(name).bytes for name in LINKS),
+            sum(proxy.link(name).bytes for name in LINKS), sorted(stage.skipped),
         )  # fmt: skip

@@ -33,7 +33,8 @@ class Stage:
     rng: random.Random
     watcher: Watcher
     published: dict[str, str] = field(default_factory=dict)  # acknowledged special tasks: id -> type
-    undelivered: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)  # what went wrong under the eyes of a nemesis
+    skipped: set[str] = field(default_factory=set)  # nemeses that cannot be done here, and why
 
     def __post_init__(self) -> None:
         self._producer: ck.Producer | None = None
