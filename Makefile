@@ -12,7 +12,7 @@ NEMESES ?= all
 TABLE ?=
 TESTS ?= tests
 
-.PHONY: chaos demo sim test test-all check lock clean venv
+.PHONY: chaos ui demo sim test test-all check lock clean venv
 
 venv: $(VENV)/.installed
 
@@ -25,6 +25,13 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 demo: venv ## the whole system on the embedded broker, with real data: make demo ROWS=5000 for a short one
 	$(BIN)/pstp demo $(if $(ROWS),--rows $(ROWS)) --data-dir $(DATA)/demo
+
+ui: pstp/web/static/index.html ## the browser half, from source into the package; wants Node 20.19 or later
+
+pstp/web/static/index.html: $(shell find ui/src ui/public ui/index.html ui/package-lock.json ui/vite.config.ts -type f)
+	@command -v npm > /dev/null || { echo "building the UI needs Node 20.19 or later with npm: install it, or take a released wheel"; exit 2; }
+	@timeout 300 npm --prefix ui ci --no-audit --no-fund || { echo "npm ci did not end well within 5 minutes: is the package registry within reach?"; exit 2; }
+	npm --prefix ui run build
 
 test: venv check ## everything but the long forms
 	$(BIN)/python -m pytest -n 6 --dist loadfile -m "not long" $(TESTS)

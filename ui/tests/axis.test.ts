@@ -1,0 +1,38 @@
+import { describe, expect, test } from "vitest";
+
+import { TimeAxis, busySpans, FOLD_PX } from "../src/folds/axis";
+
+describe("the time axis", () => {
+  const spans = [{ start: 0, end: 100 }, { start: 100, end: 200 }, { start: 10_000, end: 10_200 }];
+
+  test("merges what touches, and small gaps", () => {
+    expect(busySpans([...spans, { start: 230, end: 260 }], 50)).toEqual([{ start: 0, end: 260 }, { start: 10_000, end: 10_200 }]);
+  });
+
+  test("folds idle time to a mark of fixed width", () => {
+    const axis = new TimeAxis(spans, 428, 500);
+    expect(axis.pieces.map((p) => p.folded)).toEqual([false, true, false]);
+    expect(axis.pieces[1]!.x1 - axis.pieces[1]!.x0).toBe(FOLD_PX);
+    expect(axis.x(100)).toBe(100);
+    expect(axis.x(10_200)).toBe(428);
+  });
+
+  test("gives the time of a place back", () => {
+    const axis = new TimeAxis(spans, 1000, 500);
+    for (const time of [0, 37, 199, 10_000, 10_150]) expect(axis.time(axis.x(time))).toBeCloseTo(time, 3);
+  });
+
+  test("never goes backwards, however many folds there are", () => {
+    const many = Array.from({ length: 200 }, (_, i) => ({ start: i * 1000, end: i * 1000 + 5 }));
+    const axis = new TimeAxis(many, 300, 100);
+    const places = many.flatMap((s) => [axis.x(s.start), axis.x(s.end)]);
+    expect(places.every((x, i) => i === 0 || x >= places[i - 1]!)).toBe(true);
+    expect(places.at(-1)).toBeCloseTo(300, 6);
+  });
+
+  test("is empty without spans", () => {
+    const axis = new TimeAxis([], 300, 100);
+    expect(axis.x(5)).toBe(0);
+    expect(axis.time(5)).toBeUndefined();
+  });
+});
