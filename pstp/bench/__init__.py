@@ -1,0 +1,1 @@
+"""Measuring PSTP and its peers on the same work: `pstp bench`."""
