@@ -11,8 +11,10 @@ BROKERS ?= 1
 NEMESES ?= all
 TABLE ?=
 TESTS ?= tests
+REPEAT ?= 3
+SCALE ?= 1
 
-.PHONY: chaos ui demo sim test test-all check lock clean venv
+.PHONY: bench chaos ui demo sim test test-all check lock clean venv
 
 venv: $(VENV)/.installed
 
@@ -45,6 +47,11 @@ sim: venv ## simulated worlds with faults: make sim SEEDS=200
 chaos: venv ## real processes and brokers under every fault: make chaos SEED=1 DURATION_S=180 TASKS=20000 BROKERS=1
 	$(BIN)/python -m tests.chaos --seed $(SEED) --duration-s $(DURATION_S) --tasks $(TASKS) --brokers $(BROKERS) \
 		--nemeses $(NEMESES) $(if $(TABLE),--table $(TABLE))
+
+bench: venv ## PSTP and its peers on the same work: make bench REPEAT=3 SCALE=1 (see docs/performance.md)
+	$(BIN)/pstp bench throughput --repeat $(REPEAT) --scale $(SCALE) --out bench/results/throughput.json
+	$(BIN)/pstp bench same-records --repeat $(REPEAT) --scale $(SCALE) --out bench/results/same-records.json
+	$(BIN)/pstp bench engine --out bench/results/engine.json
 
 check: venv ## style, types, import rules
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What every Python peer shares: its orders from the environment, the order check, and the line that it answers with."""
+"""What every Python peer shares: orders from the environment, the order check, the line that it answers with."""
 
 import json
 import os

@@ -64,7 +64,7 @@ class Bed:
         """Settings of a PSTP app of its own, with its topics made."""
         settings = Settings(
             app=app, bootstrap_servers=self.bootstrap, data_dir=self.folder / app, _env_file=None, **more
-        )  # type: ignore[call-arg]
+        )
         create_topics(settings)
         return settings
 
@@ -83,7 +83,11 @@ class Bed:
         self._logs.append(log)
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PSTP_", "BENCH_"))}
         child = subprocess.Popen(
-            command, env=clean | dict(env), stdout=subprocess.PIPE if "pstp" not in command else log, stderr=log, text=True
+            command,
+            env=clean | dict(env),
+            stdout=subprocess.PIPE if "pstp" not in command else log,
+            stderr=log,
+            text=True,
         )
         self._children.append(child)
         return child

@@ -1,12 +1,11 @@
 """What the history of a PSTP run says: when it began and ended, whether all is there, and whether order was kept."""
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 from typing import NamedTuple
 
-import confluent_kafka as ck
-
 from streams.protocol import TERMINAL, EventKind, TaskState, decode_events
-from streams.settings import Settings
+from streams.settings import Settings, TopicName
 from streams.tail import read_to_end
 
 
@@ -41,7 +40,7 @@ def read(settings: Settings) -> Seen:
                 terminal += 1
                 last_ms = max(last_ms, at_ms)
                 finished[event.group or ""].append(event.sequence or 0)
-    wrong = sum(a >= b for lists in (started, finished) for line in lists.values() for a, b in zip(line, line[1:]))  # noqa: B905
+    wrong = sum(a >= b for lists in (started, finished) for line in lists.values() for a, b in pairwise(line))
     return Seen((last_ms - first_ms) / 1000, terminal, wrong, dict(states), first_ms, last_ms)
 
 
@@ -53,31 +52,13 @@ class Written(NamedTuple):
 
 
 def written(settings: Settings) -> Written:
-    """Records and bytes (keys and values) that PSTP itself wrote: every topic of the app but `tasks`."""
-    topics = {
-        settings.topic(t): n
-        for t, n in (
-            ("completions", settings.partitions), ("dispatches", settings.dispatch_partitions),
-            ("task-events", settings.partitions), ("changelog", settings.partitions),
-        )  # fmt: skip
-    }  # type: ignore[arg-type]
+    """Records and bytes (keys and values) that PSTP itself wrote for its tasks."""
+    counts: dict[TopicName, int] = dict.fromkeys(("completions", "task-events", "changelog"), settings.partitions)
+    counts["dispatches"] = settings.dispatch_partitions
+    topics = {settings.topic(topic): count for topic, count in counts.items()}
     records = size = 0
     for topic, count in topics.items():
         for message in read_to_end(settings, topic, dict.fromkeys(range(count), 0)):
             records += 1
             size += len(message.key() or b"") + len(message.value() or b"")
     return Written(records, size)
-
-
-def counts(settings: Settings, topic: str, partitions: int) -> int:
-    """Records, markers included, in a topic: cheap, since it only asks for offsets."""
-    consumer = ck.Consumer(settings.kafka(**{"group.id": f"{settings.app}-look", "fetch.queue.backoff.ms": 5}))
-    try:
-        return sum(
-            end - start
-            for start, end in (
-                consumer.get_watermark_offsets(ck.TopicPartition(topic, p), timeout=10) for p in range(partitions)
-            )
-        )
-    finally:
-        consumer.close()

@@ -32,7 +32,9 @@ class Postgres:
 
     def __enter__(self) -> Self:
         if self._bin is None:
-            raise UserError("procrastinate needs PostgreSQL: install Debian's package `postgresql`, or leave this side out")
+            raise UserError(
+                "procrastinate needs PostgreSQL: install Debian's package `postgresql`, or leave this side out"
+            )
         self._folder.mkdir()
         if os.geteuid() == 0:
             shutil.chown(self._folder, "postgres")
@@ -41,7 +43,9 @@ class Postgres:
                     parent.chmod(parent.stat().st_mode | 0o011)
         self._run("initdb", "-D", str(self._folder / "data"), "-U", "postgres", "--auth=trust")
         options = f"-k {self._folder} -c listen_addresses= -c shared_buffers=256MB"
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+        self._run(
+            "pg_ctl", "-D", str(self._folder / "data"), "-w", "-l", str(self._folder / "log"), "-o", options, "start"
+        )
         return self
 
     def __exit__(

@@ -5,13 +5,14 @@ committed progress or an acknowledged record for peers, a committed transaction 
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from pstp.bench import history
@@ -36,7 +37,7 @@ class Result(NamedTuple):
     order_violations: int
     cpu_s: float
     broker_cpu_s: float
-    more: dict[str, Any] = {}
+    more: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def rate(self) -> float:
@@ -225,4 +226,7 @@ def available(name: str) -> bool:
     """Whether this installation can run that side at all."""
     if name == "procrastinate":
         return Postgres.found()
-    return name not in ("pc-commit", "pc-produce") or bool(shutil.which("java") and os.environ.get("PATH"))
+    if name == "pstp-local":  # a command that this version may not have
+        run = subprocess.run([sys.executable, "-m", "pstp", "run", "--help"], capture_output=True, check=False)
+        return run.returncode == 0
+    return name not in ("pc-commit", "pc-produce") or bool(shutil.which("mvn") and shutil.which("java"))

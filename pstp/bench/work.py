@@ -64,7 +64,7 @@ def create_topic(bootstrap: str, name: str, partitions: int) -> None:
 
 
 def preload(bootstrap: str, topic: str, work: Work) -> None:
-    """Publish all of it, each group where Java's partitioner puts it.  Raises RuntimeError if Kafka does not take it."""
+    """Publish all of it, each group where Java's partitioner puts it.  Raises RuntimeError if it is not taken."""
     producer = ck.Producer({
         "bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 20,
         "queue.buffering.max.messages": 1_000_000, "enable.idempotence": True,
