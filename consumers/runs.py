@@ -202,7 +202,10 @@ class Run:
         self.runtime.reporter.send(self.claim, (Report(ReportKind.RENEWED, wire.sequence, wire.token),), acknowledged)
 
     def _acknowledged(self, error: str | None, sent_ns: int) -> None:
-        if error is None:
+        """A lease that is out stays out: a process frozen between deciding to renew and sending would else revive it,
+        with a report that no scheduler believes any more.
+        """
+        if error is None and not self.lease.is_out(mono_ns()):
             self.lease.extend(sent_ns)
             if (execution := self._execution) is not None:
                 execution.executor.lease_extended(execution)

@@ -72,6 +72,9 @@ MUTATIONS = (
         Edit(RUNS, "            self.lease.extend(sent_ns)\n            if (execution", "            self.lease.extend(mono_ns())\n            if (execution"),
         Edit(RUNS, "            self.lease.extend(sent_ns)\n            self.runtime.keeper", "            self.lease.extend(mono_ns())\n            self.runtime.keeper"),
     )),
+    Mutation("zombie_renews", "the acknowledgement of a renewal revives a lease that is out", (
+        Edit(RUNS, "if error is None and not self.lease.is_out(mono_ns()):", "if error is None:"),
+    )),
     Mutation("no_renewals", "workers renew no lease", (
         Edit(LEASES, "            held.renew(now_ns)\n", "            pass\n"),
     )),

@@ -169,6 +169,7 @@ class Reporter:
         self._queues.setdefault(dispatch.partition, deque()).append(record)
         delay_us = chance.randrange(300, 4 * MS) if chance.random() < 0.95 else chance.randrange(400 * MS)
         STAGE.loop.at(delay_us, lambda: self._due(record, dispatch.partition))
+        STAGE.wire.step(f"sent {reports[0].kind}")
 
     def _due(self, record: _Sent, partition: int) -> None:
         record.is_due = True
@@ -189,6 +190,10 @@ class Reporter:
             loop.at(loop.chance.randrange(200, 3 * MS), lambda r=record: self._acknowledge(r), process)  # type: ignore[misc]
 
     def _acknowledge(self, record: _Sent) -> None:
+        cut_us = max(STAGE.wire.broker.down_until_us, self._process.cut_until_us) - STAGE.loop.now_us
+        if cut_us > 0:  # the answer is lost; asked again, the broker knows that it has this record
+            STAGE.loop.at(cut_us, lambda: self._acknowledge(record), self._process)
+            return
         self._left -= 1
         if record.acknowledged is not None:
             record.acknowledged(None)

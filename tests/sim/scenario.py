@@ -74,7 +74,7 @@ class Scenario(NamedTuple):
 STEPS = {
     "s": ("begin", "produce", "flush", "offsets", "commit", "committed", "list offsets", "list topics", "init_transactions"),
     "w": ("claim", "commit claim", "claimed", "committed", "started", "running", "ended", "watermarks",
-          "send started", "send renewed", "send succeeded", "send failed", "send returned"),
+          "send started", "send renewed", "sent renewed", "send succeeded", "send failed", "send returned"),
 }  # fmt: skip
 # kind -> (weight, whom it hits, which lengths)
 FAULTS: dict[str, tuple[int, str, str]] = {
@@ -85,6 +85,7 @@ FAULTS: dict[str, tuple[int, str, str]] = {
     "lose_answer": (5, "any", ""),
     "lose_request": (4, "any", ""),
     "lag": (4, "scheduler", "long"),
+    "slow_lookups": (1, "scheduler", "long"),
     "wall_jump": (3, "any", ""),
     "fence": (2, "scheduler", ""),
     "replace": (2, "any", "long"),
@@ -102,7 +103,16 @@ LENGTHS = {
 
 
 def draw(seed: int) -> Scenario:
-    """The scenario of this seed: about half a minute of tasks and faults.
+    """The scenario of this seed: every second one is a drill, the others are drawn freely."""
+    from tests.sim.drills import DRILLS, draw_drill
+
+    if seed % 2:
+        return draw_drill(seed, DRILLS[seed // 2 % len(DRILLS)])
+    return draw_freely(seed)
+
+
+def draw_freely(seed: int) -> Scenario:
+    """About half a minute of tasks and faults.
 
     There are at least as many dispatch partitions as workers, as the settings demand.
     """

@@ -42,6 +42,7 @@ class SimScheduler(Scheduler):
     """Threads are calls; only answers of look-ups come later."""
 
     looking_up = False
+    slow_until_us = 0  # answers of look-ups take seconds
 
     async def _in_thread(self, thread: str, function: Any, *args: Any) -> Any:
         if thread != "lookups":
@@ -67,7 +68,8 @@ class SimScheduler(Scheduler):
         except ck.KafkaException:
             return  # "background work failed, it is tried again later"
         chance = STAGE.loop.chance
-        delay_us = chance.randrange(10 * MS) if chance.random() < 0.8 else chance.randrange(3 * S)
+        is_slow = self.slow_until_us > STAGE.loop.now_us or chance.random() < 0.2
+        delay_us = chance.randrange(3 * S) if is_slow else chance.randrange(10 * MS)
         STAGE.loop.at(delay_us, lambda: self._go_on(work), STAGE.wire.process())
 
 

@@ -148,7 +148,11 @@ class World:
                 self.wall_offset_ms[process.name] = process.wall_offset_ms
             case "lag":
                 assert isinstance(life, SchedulerLife)
-                life.pump.lag(plan.duration_us, self._rng.choice(["", "tasks", "completions", "completions"]))
+                topic = self._rng.choice(["", "tasks", "completions", "completions"])
+                life.pump.lag(plan.duration_us, plan.where if plan.where in INPUTS else topic)
+            case "slow_lookups":
+                assert isinstance(life, SchedulerLife)
+                life.scheduler.slow_until_us = self.loop.now_us + plan.duration_us
             case "fence":
                 self.broker.init_producer(self.settings.transactional_id(process.name))
             case "replace":
@@ -210,6 +214,7 @@ class World:
             life.process.thaw(now=True)
             if isinstance(life, SchedulerLife):
                 life.pump.lag(0, "")
+                life.scheduler.slow_until_us = 0
         for life in self._replaced:  # should its name not have been taken, it has lived on
             life.process.die()
         for name in [*self.scenario.schedulers, *(w.name for w in self.scenario.workers)]:

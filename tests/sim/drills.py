@@ -1,0 +1,195 @@
+"""Worlds built around one kind of trouble, which chance alone would bring about too seldom.
+
+Each is a scenario like any other: few tasks, long handlers, and the same fault again and again at the step where it
+hurts.  What is left to chance is when, whom and for how long.
+"""
+
+import random
+from collections.abc import Callable
+
+from tests.sim.loop import MS, S
+from tests.sim.scenario import TYPES, Behaviour, FaultPlan, Scenario, TaskPlan, WorkerPlan
+
+Draw = Callable[[random.Random, int], Scenario]
+
+
+def _scenario(
+    seed: int, rng: random.Random, tasks: list[TaskPlan], faults: list[FaultPlan], *, lease_s: float,
+    workers: int = 2, slots: int = 2, schedulers: int = 2, partitions: int = 1, drain_s: float = 4.0,
+) -> Scenario:  # fmt: skip
+    tasks.sort(key=lambda task: task.at_us)
+    return Scenario(
+        seed, partitions, workers + rng.choice([0, 1]), lease_s, drain_s,
+        tuple(f"s{i + 1}" for i in range(schedulers)), tuple(WorkerPlan(f"w{i + 1}", slots, TYPES) for i in range(workers)),
+        tuple(task._replace(number=n) for n, task in enumerate(tasks)), tuple(sorted(faults)),
+    )  # fmt: skip
+
+
+def _task(
+    rng: random.Random, at_ms: int, group: int, ms: int, *, stubborn: bool = False, failures: int = 0
+) -> TaskPlan:
+    """Its handler takes `ms` each time, and fails so often first."""
+    state = rng.choice([None, rng.randrange(1, 1_000_000)])
+    script = [Behaviour("fail", ms, state, stubborn=stubborn)] * failures
+    return TaskPlan(0, at_ms * MS, f"g{group}", "a", (*script, Behaviour("ok", ms, state, stubborn=stubborn)))
+
+
+def _every(
+    rng: random.Random, kinds: tuple[str, ...], targets: tuple[str, ...], steps: tuple[str, ...], *,
+    duration_ms: tuple[int, int] = (0, 1), first_ms: int = 2_000, each_ms: int = 6_000, count: int = 4,
+) -> list[FaultPlan]:  # fmt: skip
+    """`count` faults, about so far apart."""
+    return [
+        FaultPlan(
+            (first_ms + i * each_ms + rng.randrange(each_ms)) * MS, rng.choice(kinds), rng.choice(targets),
+            rng.choice(steps), rng.choice([0, 0, 1, 2]) if steps != ("",) else 0, rng.randint(*duration_ms) * MS,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def cut_off_with_a_stubborn_handler(rng: random.Random, seed: int) -> Scenario:
+    """A worker loses the broker for longer than its lease, and its handlers do not stop when they are told to."""
+    lease_s = rng.choice([4.0, 10.0])
+    lease_ms = int(lease_s * S) // MS
+    tasks = [
+        _task(rng, rng.randrange(8_000), rng.randrange(3), rng.choice([2, 3]) * lease_ms, stubborn=True)
+        for _ in range(4)
+    ]
+    faults = _every(rng, ("cut",), ("w1", "w2"), ("",), duration_ms=(lease_ms, 2 * lease_ms), each_ms=lease_ms, count=3)
+    return _scenario(seed, rng, tasks, faults, lease_s=lease_s)
+
+
+def frozen_with_a_renewal_on_its_way(rng: random.Random, seed: int) -> Scenario:
+    """Frozen for a little less than a lease just after a renewal was sent; its acknowledgement comes on waking up."""
+    lease_s = rng.choice([4.0, 10.0])
+    lease_ms = int(lease_s * S) // MS
+    tasks = [_task(rng, rng.randrange(4_000), rng.randrange(4), rng.choice([2, 3]) * lease_ms) for _ in range(5)]
+    faults = _every(
+        rng, ("freeze", "freeze", "cut"), ("w1", "w2"), ("send renewed", "sent renewed"), duration_ms=(lease_ms // 2, lease_ms),
+        first_ms=1_000, each_ms=2 * lease_ms, count=3,
+    )  # fmt: skip
+    return _scenario(seed, rng, tasks, faults, lease_s=lease_s)
+
+
+def frozen_and_then_cut_off(rng: random.Random, seed: int) -> Scenario:
+    """A renewal has arrived, its acknowledgement comes after a freeze, and then the network is gone."""
+    lease_s = rng.choice([4.0, 10.0])
+    lease_ms = int(lease_s * S) // MS
+    tasks = [
+        _task(rng, 4_000 + rng.randrange(50), group, 3 * lease_ms, stubborn=rng.random() < 0.5) for group in range(4)
+    ]
+    freeze_ms = rng.randint(lease_ms * 4 // 10, lease_ms * 6 // 10)
+    renewal_ms = 4_000 + lease_ms // 3 + 150
+    faults = [
+        FaultPlan(3_000 * MS, "freeze", "w1", "sent renewed", rng.choice([0, 0, 1]), freeze_ms * MS),
+        FaultPlan((renewal_ms + freeze_ms + rng.randrange(lease_ms // 3)) * MS, "cut", "w1", "", 0, 2 * lease_ms * MS),
+    ]
+    return _scenario(seed, rng, tasks, faults, lease_s=lease_s)
+
+
+def frozen_between_claim_and_start(rng: random.Random, seed: int) -> Scenario:
+    """Frozen past its session or its lease somewhere between a claim's commit and the handler's first line."""
+    lease_s = rng.choice([4.0, 4.0, 10.0])
+    lease_ms = int(lease_s * S) // MS
+    tasks = [_task(rng, rng.randrange(16_000), rng.randrange(4), rng.choice([20, 1_000])) for _ in range(20)]
+    faults = _every(
+        rng, ("freeze",), ("w1", "w2"), ("claim", "commit claim", "claimed", "send started", "started", "started"),
+        duration_ms=rng.choice([(6_000, 9_000), (lease_ms, 2 * lease_ms)]), first_ms=500, each_ms=3_000,
+    )  # fmt: skip
+    return _scenario(seed, rng, tasks, faults, lease_s=lease_s, partitions=rng.choice([1, 2]))
+
+
+def claims_in_doubt(rng: random.Random, seed: int) -> Scenario:
+    """Answers to claims get lost, and workers with them."""
+    tasks = [_task(rng, rng.randrange(12_000), rng.randrange(6), rng.choice([5, 20, 500])) for _ in range(30)]
+    kinds = ("lose_answer", "lose_request", "lose_answer", "kill", "freeze")
+    steps = ("commit claim", "commit claim", "claimed", "committed")
+    faults = _every(rng, kinds, ("w1", "w2"), steps, duration_ms=(3_000, 9_000), first_ms=500, each_ms=1_500, count=8)
+    return _scenario(seed, rng, tasks, faults, lease_s=rng.choice([4.0, 10.0]), slots=rng.choice([1, 3]))
+
+
+def a_deaf_scheduler(rng: random.Random, seed: int) -> Scenario:
+    """The workers are well; a scheduler hears nothing of them for longer than a lease, then everything at once."""
+    tasks = [_task(rng, rng.randrange(4_000), rng.randrange(6), rng.choice([2_000, 6_000, 9_000])) for _ in range(10)]
+    faults = _every(
+        rng, ("lag",), ("s1",), ("completions",), duration_ms=(5_000, 12_000), first_ms=1_000, each_ms=9_000, count=2
+    )
+    faults += _every(rng, ("slow_lookups",), ("s1",), ("",), duration_ms=(9_000, 18_000), first_ms=500, count=1)
+    return _scenario(seed, rng, tasks, faults, lease_s=4.0, schedulers=1)
+
+
+def looks_that_overlap(rng: random.Random, seed: int) -> Scenario:
+    """One worker dies and one is cut off for almost a lease; the scheduler looks things up slowly and reads late."""
+    tasks = [_task(rng, rng.randrange(1_500), group, 25_000) for group in range(6)]
+    at_ms = rng.randint(5_000, 9_000)
+    faults = [
+        FaultPlan(at_ms * MS, "kill", "w1", "", 0, MS),
+        FaultPlan((at_ms + rng.randrange(300)) * MS, "cut", "w2", "", 0, rng.randint(2_800, 4_000) * MS),
+        FaultPlan((at_ms + rng.randrange(300)) * MS, "cut", "w3", "", 0, rng.randint(2_800, 4_000) * MS),
+        FaultPlan((at_ms + 1_000) * MS, "slow_lookups", "s1", "", 0, 6 * S),
+        FaultPlan((at_ms + 1_500) * MS, "lag", "s1", "completions", 0, 6 * S),
+    ]
+    return _scenario(seed, rng, tasks, faults, lease_s=4.0, workers=3, schedulers=1)
+
+
+def commits_in_doubt(rng: random.Random, seed: int) -> Scenario:
+    """Schedulers do not hear what became of their transactions, or die while they commit."""
+    tasks = [_task(rng, rng.randrange(14_000), rng.randrange(6), rng.choice([5, 20, 500])) for _ in range(30)]
+    kinds = ("lose_answer", "lose_answer", "lose_request", "kill", "freeze")
+    faults = _every(
+        rng, kinds, ("s1", "s2"), ("commit", "commit", "offsets", "produce", "committed"), duration_ms=(2_000, 15_000),
+        first_ms=500, each_ms=2_000, count=7,
+    )  # fmt: skip
+    return _scenario(seed, rng, tasks, faults, lease_s=10.0, partitions=2)
+
+
+def schedulers_come_and_go(rng: random.Random, seed: int) -> Scenario:
+    """Released partitions come back, some of them after others had them; zombies among their owners."""
+    tasks = [
+        _task(rng, rng.randrange(24_000), rng.randrange(8), rng.choice([5, 100]), failures=rng.choice([0, 0, 1]))
+        for _ in range(50)
+    ]
+    faults = _every(
+        rng, ("drain", "drain", "freeze", "kill", "fence"), ("s1", "s2", "s3"), ("", "begin", "produce", "commit"),
+        duration_ms=(6_500, 14_000), first_ms=2_000, each_ms=2_500, count=9,
+    )  # fmt: skip
+    return _scenario(seed, rng, tasks, faults, lease_s=10.0, partitions=3, schedulers=3)
+
+
+def workers_leave(rng: random.Random, seed: int) -> Scenario:
+    """SIGTERM at each step of a claim, with handlers that take longer than a drain, and a broker that is slow to answer."""
+    tasks = [_task(rng, rng.randrange(16_000), rng.randrange(5), rng.choice([50, 1_500, 3_000])) for _ in range(24)]
+    steps = ("claim", "commit claim", "claimed", "send started", "started", "running", "ended", "send succeeded")
+    faults = _every(rng, ("drain",), ("w1", "w2"), steps, first_ms=500, each_ms=2_000, count=8)
+    return _scenario(seed, rng, tasks, faults, lease_s=10.0, slots=rng.choice([1, 3]), drain_s=rng.choice([1.0, 4.0]))
+
+
+def no_time_to_recover(rng: random.Random, seed: int) -> Scenario:
+    """Whoever takes over is killed while it does: before and after each step of a load."""
+    tasks = [
+        _task(rng, rng.randrange(20_000), rng.randrange(6), rng.choice([5, 800]), failures=rng.choice([0, 0, 2]))
+        for _ in range(30)
+    ]
+    steps = ("init_transactions", "list offsets", "committed", "begin", "produce", "commit")
+    faults = _every(
+        rng,
+        ("kill", "kill", "freeze"),
+        ("s1", "s2"),
+        steps,
+        duration_ms=(3_000, 9_000),
+        first_ms=500,
+        each_ms=2_000,
+        count=9,
+    )
+    return _scenario(seed, rng, tasks, faults, lease_s=rng.choice([4.0, 10.0]), partitions=2)
+
+
+DRILLS: tuple[Draw, ...] = (
+    cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_between_claim_and_start, claims_in_doubt,
+    frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, commits_in_doubt, schedulers_come_and_go, workers_leave, no_time_to_recover,
+)  # fmt: skip
+
+
+def draw_drill(seed: int, drill: Draw) -> Scenario:
+    return drill(random.Random(f"drill {drill.__name__} {seed}"), seed)
