@@ -7,6 +7,7 @@ hurts.  What is left to chance is when, whom and for how long.
 import random
 from collections.abc import Callable
 
+from streams import limits
 from tests.sim.loop import MS, S
 from tests.sim.scenario import TYPES, Behaviour, FaultPlan, Scenario, TaskPlan, WorkerPlan
 
@@ -56,7 +57,15 @@ def cut_off_with_a_stubborn_handler(rng: random.Random, seed: int) -> Scenario:
         _task(rng, rng.randrange(8_000), rng.randrange(3), rng.choice([2, 3]) * lease_ms, stubborn=True)
         for _ in range(4)
     ]
-    faults = _every(rng, ("cut",), ("w1", "w2"), ("",), duration_ms=(lease_ms, 2 * lease_ms), each_ms=lease_ms, count=3)
+    faults = _every(
+        rng,
+        ("cut",),
+        ("w1", "w2"),
+        ("",),
+        duration_ms=(lease_ms + 1_000, 2 * lease_ms + 2_000),
+        each_ms=lease_ms,
+        count=3,
+    )
     return _scenario(seed, rng, tasks, faults, lease_s=lease_s)
 
 
@@ -66,7 +75,7 @@ def frozen_with_a_renewal_on_its_way(rng: random.Random, seed: int) -> Scenario:
     lease_ms = int(lease_s * S) // MS
     tasks = [_task(rng, rng.randrange(4_000), rng.randrange(4), rng.choice([2, 3]) * lease_ms) for _ in range(5)]
     faults = _every(
-        rng, ("freeze", "freeze", "cut"), ("w1", "w2"), ("send renewed", "sent renewed"), duration_ms=(lease_ms // 2, lease_ms),
+        rng, ("freeze", "freeze", "cut"), ("w1", "w2"), ("send renewed", "sent renewed"), duration_ms=(lease_ms // 2, lease_ms + 2_500),
         first_ms=1_000, each_ms=2 * lease_ms, count=3,
     )  # fmt: skip
     return _scenario(seed, rng, tasks, faults, lease_s=lease_s)
@@ -79,11 +88,11 @@ def frozen_and_then_cut_off(rng: random.Random, seed: int) -> Scenario:
     tasks = [
         _task(rng, 4_000 + rng.randrange(50), group, 3 * lease_ms, stubborn=rng.random() < 0.5) for group in range(4)
     ]
-    freeze_ms = rng.randint(lease_ms * 4 // 10, lease_ms * 6 // 10)
-    renewal_ms = 4_000 + lease_ms // 3 + 150
+    freeze_ms = rng.randint(lease_ms // 2, lease_ms)
+    woken_ms = 4_000 + int(limits.RENEWAL_S * 1_000) + 50 + freeze_ms
     faults = [
         FaultPlan(3_000 * MS, "freeze", "w1", "sent renewed", rng.choice([0, 0, 1]), freeze_ms * MS),
-        FaultPlan((renewal_ms + freeze_ms + rng.randrange(lease_ms // 3)) * MS, "cut", "w1", "", 0, 2 * lease_ms * MS),
+        FaultPlan((woken_ms + rng.randrange(600)) * MS, "cut", "w1", "", 0, 2 * lease_ms * MS),
     ]
     return _scenario(seed, rng, tasks, faults, lease_s=lease_s)
 
@@ -95,7 +104,7 @@ def frozen_between_claim_and_start(rng: random.Random, seed: int) -> Scenario:
     tasks = [_task(rng, rng.randrange(16_000), rng.randrange(4), rng.choice([20, 1_000])) for _ in range(20)]
     faults = _every(
         rng, ("freeze",), ("w1", "w2"), ("claim", "commit claim", "claimed", "send started", "started", "started"),
-        duration_ms=rng.choice([(6_000, 9_000), (lease_ms, 2 * lease_ms)]), first_ms=500, each_ms=3_000,
+        duration_ms=rng.choice([(6_000, 9_000), (lease_ms + 1_000, 2 * lease_ms + 1_000)]), first_ms=500, each_ms=3_000,
     )  # fmt: skip
     return _scenario(seed, rng, tasks, faults, lease_s=lease_s, partitions=rng.choice([1, 2]))
 
@@ -111,9 +120,9 @@ def claims_in_doubt(rng: random.Random, seed: int) -> Scenario:
 
 def a_deaf_scheduler(rng: random.Random, seed: int) -> Scenario:
     """The workers are well; a scheduler hears nothing of them for longer than a lease, then everything at once."""
-    tasks = [_task(rng, rng.randrange(4_000), rng.randrange(6), rng.choice([2_000, 6_000, 9_000])) for _ in range(10)]
+    tasks = [_task(rng, rng.randrange(4_000), rng.randrange(6), rng.choice([6_000, 9_000, 12_000])) for _ in range(10)]
     faults = _every(
-        rng, ("lag",), ("s1",), ("completions",), duration_ms=(5_000, 12_000), first_ms=1_000, each_ms=9_000, count=2
+        rng, ("lag",), ("s1",), ("completions",), duration_ms=(8_000, 14_000), first_ms=1_000, each_ms=9_000, count=2
     )
     faults += _every(rng, ("slow_lookups",), ("s1",), ("",), duration_ms=(9_000, 18_000), first_ms=500, count=1)
     return _scenario(seed, rng, tasks, faults, lease_s=4.0, schedulers=1)
@@ -125,11 +134,14 @@ def looks_that_overlap(rng: random.Random, seed: int) -> Scenario:
     at_ms = rng.randint(5_000, 9_000)
     faults = [
         FaultPlan(at_ms * MS, "kill", "w1", "", 0, MS),
-        FaultPlan((at_ms + rng.randrange(300)) * MS, "cut", "w2", "", 0, rng.randint(2_800, 4_000) * MS),
-        FaultPlan((at_ms + rng.randrange(300)) * MS, "cut", "w3", "", 0, rng.randint(2_800, 4_000) * MS),
-        FaultPlan((at_ms + 1_000) * MS, "slow_lookups", "s1", "", 0, 6 * S),
-        FaultPlan((at_ms + 1_500) * MS, "lag", "s1", "completions", 0, 6 * S),
+        FaultPlan((at_ms + 1_000) * MS, "slow_lookups", "s1", "", 0, 9 * S),
+        FaultPlan((at_ms + 2_500) * MS, "lag", "s1", "completions", 0, 8 * S),
     ]
+    silence_ms = 4_000 + int(limits.GRACE_S * 1_000)
+    for worker in ("w2", "w3"):  # heard again after the first lease was looked after, and before its own is out
+        cut_ms = rng.randrange(500, 1_500)
+        healed_ms = rng.randint(silence_ms, silence_ms + cut_ms - 300)
+        faults.append(FaultPlan((at_ms + cut_ms) * MS, "cut", worker, "", 0, (healed_ms - cut_ms) * MS))
     return _scenario(seed, rng, tasks, faults, lease_s=4.0, workers=3, schedulers=1)
 
 

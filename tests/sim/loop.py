@@ -56,7 +56,13 @@ class Process:
         self.on_stop: Callable[[], None] = lambda: None  # SIGTERM
         self.on_death: list[Callable[[], None]] = []
         self.on_unreachable: list[Callable[[], None]] = []
+        self.waits: list[int] = []  # until when each of its waits was meant to last
         self._deferred: list[Callable[[], None]] = []
+
+    def held_up(self) -> list[tuple[int, int]]:
+        """(from, to now) of each wait that is over and goes on, because of what waits above it on the stack."""
+        now_us = self.loop.now_us
+        return [(until_us, now_us) for until_us in self.waits if until_us < now_us]
 
     def defer(self, call: Callable[[], None]) -> None:
         self._deferred.append(call)
@@ -150,11 +156,14 @@ class Loop:
         process = self.current
         assert process is not None
         until_us = self.now_us + delay_us
+        process.waits.append(until_us)
         self._wait(process, until_us)
         while process.alive and process.frozen:
-            until_us = process.thaw_us
+            process.waits[-1] = until_us = process.thaw_us
             self._wait(process, until_us)
+        process.waits.pop()
         if self.now_us > until_us:
+            process.thawed_us = self.now_us
             process.trouble.append((until_us, self.now_us))  # one of its threads was held up by what waits above it
         if not process.alive:
             raise Killed(process)

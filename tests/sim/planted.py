@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).absolute().parents[2]
 KNOWN, TABLE = Path(__file__).with_name("planted.json"), ROOT / "docs" / "planted-bugs.md"
-SEEDS = 400
+SEEDS = 600
 VERIFIED_SEEDS = 6
 Found = dict[str, Any]
 OURS = ("streams", "consumers", "producers", "pstp", "tests")
@@ -75,7 +75,7 @@ def hunt(mutation: Any, seeds: Iterable[int], verified_seeds: int) -> Found:
         result = play(draw(seed))
         steps += result.steps
         if (violation := result.violation) is not None:
-            worlds = range(seed, seed + verified_seeds)
+            worlds = range(seed, seed + 2 * verified_seeds, 2)
             return {
                 "found": True, "guarantee": violation.guarantee, "text": violation.text[:160], "seed": seed,
                 "steps": steps, "verify": next((v for s in worlds if (v := verdict(draw(s)))), []),
@@ -121,13 +121,13 @@ def rendered(table: Iterable[Any], found: dict[str, Found]) -> str:
     lines = [
         "# Planted bugs", "",
         "A simulator that finds nothing proves little unless it finds what is there. Each line is a bug that was planted into",
-        "a copy of our own code in memory, one at a time, and what found it: which guarantee the simulator saw broken, in",
-        "which seed, and after how many steps of all seeds up to that one. `pstp verify` was then given the task-events of a",
-        "few worlds with the same bug in which nobody else judged: what it says is in the last column. It sees less, since it",
-        "knows only what the schedulers and workers say of themselves.", "",
+        "a copy of our own code in memory, one at a time, and what found it: which guarantee the simulator saw broken, and",
+        "in which seed (drills, the odd seeds, are played first). `pstp verify` was then given the task-events of a few worlds",
+        "with the same bug in which nobody else judged: what it says is in the last column. It sees less, since it knows only",
+        "what the schedulers and workers say of themselves.", "",
         "Repeat it with `python tests/sim/planted.py` (all seeds from 0), one of them with `python tests/sim/planted.py NAME`.",
         "`make test` plays the seeds below.", "",
-        "| bug | what is wrong | broken | how it was seen | seed | steps | `pstp verify` |", "|---|---|---|---|---|---|---|",
+        "| bug | what is wrong | broken | how it was seen | seed | `pstp verify` |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for mutation in table:
         how = found[mutation.name]
@@ -139,7 +139,6 @@ def rendered(table: Iterable[Any], found: dict[str, Found]) -> str:
             how["guarantee"],
             f"`{text[:110]}`",
             how["seed"],
-            how["steps"],
             verdicts,
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -168,7 +167,8 @@ def main() -> int:
         if options.known:
             result = plant(mutation, [found[mutation.name]["seed"]], 0)
         else:
-            result = plant(mutation, range(options.seeds), VERIFIED_SEEDS)
+            drills_first = sorted(range(options.seeds), key=lambda seed: seed % 2 == 0)  # they are shorter
+            result = plant(mutation, drills_first, VERIFIED_SEEDS)
         missed += not result["found"]
         print(json.dumps({"name": mutation.name} | result), flush=True)
         if result["found"] and not (options.known or options.dry):

@@ -218,7 +218,7 @@ class Truth:
         """Frozen past its lease, or woken from that just now; its lease keeper has a moment to end it."""
         if run.execution.run.lease.until_ns > self.loop.now_us * 1000 + run.process.mono_offset_ms * 1_000_000:
             return False
-        return run.process.frozen or self._has_just_woken(run.process)
+        return run.process.frozen or bool(run.process.held_up()) or self._has_just_woken(run.process)
 
     def _has_just_woken(self, process: Process) -> bool:
         return self.loop.now_us - process.thawed_us < WAKING_US
@@ -414,7 +414,9 @@ class Truth:
     def was_troubled(self, process: Process) -> bool:
         """Whether it has been frozen or cut off for so long that leases may have run out."""
         since_us = self.loop.now_us - int(3 * self._scenario.lease_s * S)
-        spans = sorted((a, b) for a, b in [*process.trouble, *self.outages, *self.loop.jumps] if b > since_us)
+        spans = sorted(
+            (a, b) for a, b in [*process.trouble, *process.held_up(), *self.outages, *self.loop.jumps] if b > since_us
+        )
         total_us = at_us = 0
         for begin_us, end_us in spans:
             begin_us = max(begin_us, at_us)
