@@ -111,9 +111,6 @@ class Pump:
     def is_lagging(self) -> bool:
         return self.lag_until_us > STAGE.loop.now_us
 
-    def leave_out(self, numbers: frozenset[int]) -> None:
-        assert not numbers, "nobody writes a newer protocol here"
-
     def known_ends(self) -> dict[TP, int]:
         return {}
 
