@@ -25,7 +25,8 @@ export function waitSentence(e: Explanation, nowMs: number): Part[] {
   const parts = [...blocker(e, nowMs), ...position(e)];
   if (e.limiter) parts.push({ text: ` It waits for ` }, { text: e.limiter, to: "workers" }, { text: "." });
   if (e.expectedMs != null && e.parked > 0) {
-    parts.push({ text: ` The next starts in about ${span(Math.max(0, e.expectedMs - nowMs))}.` });
+    const leftMs = e.expectedMs - nowMs;
+    parts.push({ text: leftMs > 0 ? ` The next starts in about ${span(leftMs)}.` : " The next may start at any moment." });
   }
   return parts;
 }
