@@ -1,0 +1,1 @@
+"""The web UI's server half: what the HTTP API answers with."""
