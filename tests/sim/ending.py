@@ -124,10 +124,17 @@ def _check_left(world: "World") -> None:
         raise Violation("G6", f"partitions {owned} of {world.scenario.partitions} have an owner")
     for number, table in truth.tables.items():
         for key, value in table.items():
+            if key[:1] == b"D":
+                continue
             if key != rows.PARTITION_KEY and not (
                 key[:1] == b"S" and msgspec.json.decode(value) == states.get(key[1:])
             ):
                 raise Violation("G7", f"row {key!r} of partition {number} is left behind")
+    letters = {
+        (n, int.from_bytes(key[1:9], "big")) for n, table in truth.tables.items() for key in table if key[:1] == b"D"
+    }
+    if letters != truth.dead:
+        raise Violation("G7", f"open dead letters {sorted(letters ^ truth.dead)} are not those of the history")
     left = {key[1:] for table in truth.tables.values() for key in table if key[:1] == b"S"}
     if left != states.keys():
         raise Violation("G8", f"states of {sorted(left ^ states.keys())} are not kept")

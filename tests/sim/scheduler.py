@@ -111,6 +111,9 @@ class Pump:
     def is_lagging(self) -> bool:
         return self.lag_until_us > STAGE.loop.now_us
 
+    def leave_out(self, numbers: frozenset[int]) -> None:
+        assert not numbers, "no world has records of a newer version"
+
     def known_ends(self) -> dict[TP, int]:
         return {}
 

@@ -117,6 +117,7 @@ class Truth:
         self.tables: dict[int, dict[bytes, bytes]] = {n: {} for n in range(scenario.partitions)}
         self.lives: dict[str, list[Process]] = {}  # all lives of each instance
         self.claimants: dict[tuple[int, int], Process] = {}  # who has said `started`, by (home, token)
+        self.dead: set[tuple[int, int]] = set()  # dead-lettered, by (home, sequence): nobody redrives them here
         self.drained: set[Process] = set()  # left on SIGTERM
         self._given: dict[tuple[int, int], Txn | None] = {}  # tokens, by (home, token)
         self.touched: dict[str, set[str]] = {}  # transactional id -> groups in its latest transaction
@@ -365,6 +366,8 @@ class Truth:
         self._check_end(tale, task, run, event)
         if state in TERMINAL:
             self._finish(task, event)
+            if state is STATE.DEAD_LETTERED:
+                self.dead.add((partition, task.sequence))
             if state is STATE.SUCCEEDED and run is not None and run.new_state is not None:
                 tale.owes = run
             tale.done, tale.phase, tale.attempt, tale.due_us = tale.done + 1, STATE.PARKED, 1, 0
