@@ -45,7 +45,7 @@ def test_a_step_of_the_workers_clock_moves_nothing(system: System, step_s: int) 
     start(system, "w1", ["worker", "--handlers", str(HANDLERS)])
     check_what_runs_and_what_is_in_backoff(system, step_s)
     publish_not_before(system)
-    until(lambda: system.get("s1", "/explain?group=due").get("blocker") == "time")
+    until(lambda: system.get("s1", "/explain?group=due").get("blocker") == "not_before")
     assert system.history.read() and TaskState.RUNNING not in system.history.states("due")
 
 

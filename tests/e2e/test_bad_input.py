@@ -327,7 +327,7 @@ def test_not_before_in_the_past_runs_and_ten_years_ahead_waits_and_is_explained(
     assert sent.states("past")[-1] is TaskState.SUCCEEDED
     assert sent.states("far") == [TaskState.PARKED] * 2
     answer = sent.system.get("s1", "/explain?group=far")
-    assert (answer["blocker"], answer["parked"]) == ("time", 1)
+    assert (answer["blocker"], answer["parked"]) == ("not_before", 1)
     assert f"{ten_years_ahead():%Y-%m-%d}" in answer["text"]
 
 

@@ -134,7 +134,7 @@ def test_not_before_holds_the_group_and_explain_gives_the_time(system: System) -
     system.history.wait(lambda h: TaskState.SUCCEEDED in h.states("past"))
 
     answer = until(lambda: explained(system, "g", "waiting"))
-    assert answer["blocker"] == "time" and answer["parked"] == 1
+    assert answer["blocker"] == "not_before" and answer["parked"] == 1
     assert f"{due:%Y-%m-%d %H:%M:%S} UTC" in answer["text"]
     assert explained(system, "far", "waiting")
     system.history.wait_terminal(3)
