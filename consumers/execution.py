@@ -14,6 +14,7 @@ from streams.clock import clock_id, mono_ns, now
 from streams.protocol import DispatchedTask, MaybeRaw, Moment, Reason, Report, ReportKind
 
 if TYPE_CHECKING:
+    from consumers.local import LocalRun
     from consumers.runs import Run
 
 log = structlog.get_logger("worker")
@@ -50,7 +51,9 @@ def moment() -> Moment:
 class Execution:
     """Shared by the thread that runs the handler and the lease keeper; `_lock` decides: begun, or withdrawn."""
 
-    def __init__(self, run: "Run", wire: DispatchedTask, handler: Handler, state: MaybeRaw, executor: Executor) -> None:
+    def __init__(
+        self, run: "Run | LocalRun", wire: DispatchedTask, handler: Handler, state: MaybeRaw, executor: Executor
+    ) -> None:
         self.run, self.wire, self.handler, self.executor = run, wire, handler, executor
         self.task = Task(wire, run.claim.dispatch.group, state, self._progress)
         self.state = state

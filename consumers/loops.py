@@ -89,7 +89,7 @@ class HandlerLoop(threading.Thread):
                 execution = self.inbox.popleft()
             except IndexError:
                 return
-            task = self.loop.create_task(_execute(execution))
+            task = self.loop.create_task(execute_async(execution))
             execution.handle = _Handle(self, task, self._stalled_ns)
             self._executions[task] = execution
             task.add_done_callback(self._done)
@@ -191,7 +191,8 @@ class LoopExecutor:
         blocked.retire()
 
 
-async def _execute(execution: Execution) -> None:
+async def execute_async(execution: Execution) -> None:
+    """Execute an `async def` handler in this loop."""
     if not execution.begin():
         return
     structlog.contextvars.bind_contextvars(**execution.log_fields())

@@ -133,7 +133,7 @@ class Run:
             self.runtime.fence("a lease ran out before its handler ended")
             return
         wire = execution.wire
-        reports = (*execution.unsent_progress(), _report(wire, outcome, execution.started, at))
+        reports = (*execution.unsent_progress(), report_of(wire, outcome, execution.started, at))
         self._count(wire, outcome, execution.started, at)
         if outcome.kind is ReportKind.SUCCEEDED and self._index + 1 < len(self._tasks):
             if outcome.state_set:
@@ -250,7 +250,7 @@ def returned(tasks: tuple[DispatchedTask, ...], reason: Reason) -> tuple[Report,
     return tuple(Report(ReportKind.RETURNED, wire.sequence, wire.token, reason=reason) for wire in tasks)
 
 
-def _report(wire: DispatchedTask, outcome: Outcome, started: Moment | None, ended: Moment) -> Report:
+def report_of(wire: DispatchedTask, outcome: Outcome, started: Moment | None, ended: Moment) -> Report:
     return Report(
         outcome.kind, wire.sequence, wire.token, started=started, ended=ended, error=outcome.error,
         reason=outcome.reason, delay_s=outcome.delay_s, result=outcome.result, result_cut=outcome.result_cut,

@@ -65,6 +65,7 @@ from streams.limits import IDEMPOTENCY_WINDOW_S
 from streams.memory import Dead
 from streams.murmur2 import home_partition
 from streams.partition import Entry, Partition, Slot, read_row, take_head
+from streams.placement import CLAIM_PREFIX, LOCAL, Here, Start
 from streams.protocol import (
     PROTOCOL,
     TERMINAL,
@@ -134,15 +135,19 @@ class Engine:
 
     def __init__(
         self, *, instance: str, boot_id: str, owner: str, partitions: int, lease_s: float, task_bytes_max: int,
-        policy: Policy, breakers: BreakerSettings = BreakerSettings(), flow: Flow = Flow(),
+        policy: Policy, here: Here | None = None, breakers: BreakerSettings = BreakerSettings(), flow: Flow = Flow(),
         group_policies: Iterable[tuple[str, FailurePolicy]] = (), idempotency_window_s: float = IDEMPOTENCY_WINDOW_S,
     ) -> None:  # fmt: skip
         self.instance, self.boot_id, self.owner = instance, boot_id, owner
         self.partition_count = partitions
         self.policy = policy
+        self.here = here
+        self._lease_ms = int(lease_s * 1000)
+        self._starts: list[Start] = []
+        self.cancels: list[int] = []  # tokens of local executions to stop; the shell takes them
         self.partitions: dict[int, Partition] = {}
         self.ready = ReadySet()
-        self.watch = Watch(int(lease_s * 1000))
+        self.watch = Watch(self._lease_ms)
         self.members: list[Member] = []
         # For metrics of this process; what became of tasks is in each partition's totals.
         self.counts: Counter[tuple[str, str]] = Counter()  # by (what, label)
@@ -172,9 +177,17 @@ class Engine:
 
     # -- ownership
 
-    def adopt(self, partition: Partition, now: Now) -> None:
-        """Take over a loaded partition: everything that is out is watched anew, every other head goes on."""
+    def adopt(self, partition: Partition, now: Now, dead: frozenset[str] = frozenset()) -> None:
+        """Take over a loaded partition: everything that is out is watched anew, every other head goes on.
+
+        `dead`: boot ids of processes that are known to be gone.
+        """
         self._now = now
+        gone = partition.left_by in dead or partition.left_by == self.boot_id
+        if partition.left_running:
+            partition.careful_below = partition.counter
+            if not gone:  # it stops within a lease of its last commit, which was before we fenced it
+                partition.quiet_until_ms = now.mono_ms + self._lease_ms
         partition.begin_epoch()
         self.partitions[partition.number] = partition
         for entry in list(partition.entries.values()):
@@ -197,6 +210,8 @@ class Engine:
                 case Phase.RUNNING:
                     self._hold(entry, worker=head.worker)
                     self.watch.running(out, head.token, now.mono_ms)
+                    if gone and head.claim_id == CLAIM_PREFIX + partition.left_by:
+                        self._ended_with_its_process(partition, entry)
                 case Phase.IDLE:
                     raise machine.IllegalTransition("a head is never idle")
 
@@ -227,10 +242,14 @@ class Engine:
         for heap in (self._delays, self._times):
             heap[:] = [timer for timer in heap if timer[1] != number]
             heapq.heapify(heap)
+        self._starts = [start for start in self._starts if start.partition is not partition]
+        self._out = [output for output in self._out if output.partition != number] if self.partitions else []
 
     def stamp(self, number: int, *, released: bool) -> list[Output]:
         """The partition's row with our name on it, to be committed alone."""
-        row = self.partitions[number].to_row(self.owner, self.boot_id, released=released)
+        row = self.partitions[number].to_row(
+            self.owner, self.boot_id, released=released, runs_tasks=self.here is not None
+        )
         return [Output("changelog", number, rows.PARTITION_KEY, row)]
 
     # -- one step
@@ -241,7 +260,7 @@ class Engine:
         `ends`: up to where each input partition has been read, where that is known to be its end.  Raises
         `RecordFailed`; memory is not to be trusted then.
         """
-        self._now, self._out = now, []
+        self._now = now
         for record in records:
             partition = self.partitions.get(record.partition)
             if partition is None or record.partition in self.stopped:
@@ -261,9 +280,15 @@ class Engine:
         if self._asking:
             self._ask_back()
         self._forget()
+        self._end_quiet()
         self._dispatch()
+        return self.cut()
+
+    def cut(self) -> list[Output]:
+        """All that has happened since the last cut, as the records of one transaction."""
         self._write_rows()
-        return self._out
+        outputs, self._out = self._out, []
+        return outputs
 
     def _stop_before(self, partition: Partition, record: Input, error: protocol.VersionError) -> None:
         """Nothing of it was taken in.  The shell lets go of the partition once this step is committed."""
@@ -360,6 +385,8 @@ class Engine:
             self._turn_away(partition, task, row)
             return
         self._accept(partition, task, row)
+        if record.offset < partition.tasks_end and partition.left_running:
+            partition.careful_below = partition.counter
 
     def _turn_away(self, partition: Partition, task: AcceptedTask, row: rows.TaskRow) -> None:
         """There is no room for it: a dead letter, which can be redriven when there is."""
@@ -410,7 +437,11 @@ class Engine:
 
     def types_without_handler(self) -> dict[str, int]:
         """Types of ready heads that no live worker handles, and how many heads wait for one."""
-        return {t: n for t, n in self.ready.types().items() if not self.capacity.handles(t)}
+        return {t: n for t, n in self.ready.types().items() if not self.handles(t)}
+
+    def handles(self, task_type: str) -> bool:
+        """Whether any live worker, or this process, has a handler for this type."""
+        return self.capacity.handles(task_type) or (self.here is not None and self.here.handles(task_type))
 
     def _forward(self, record: Input, home: int, key: bytes) -> None:
         """Move it to where its group lives, in this transaction.  Its publisher uses another partitioner."""
@@ -621,8 +652,13 @@ class Engine:
             running.update(scheduler.running)
         self.capacity = Capacity((m for m in self.members if m.role == "worker"), unclaimed, running)
         self.capacity.share(self.demand(), (s.demand for s in schedulers))
-        for task_type, allowed in self.breakers.limits(self._now.mono_ms):
-            self.capacity.bound(task_type, allowed)
+        allowed = dict(self.breakers.limits(self._now.mono_ms))
+        for task_type, most in allowed.items():
+            self.capacity.bound(task_type, most)
+        if self.here is not None:
+            self.here.allowed = allowed
+            self.here.workers, self.capacity.never = self.capacity, self.here.only
+            self._start_here()
         for ready, dispatch_partition in self.ready.drain(self.capacity):
             partition = self.partitions[ready.partition]
             entry = partition.entries[ready.key]
@@ -631,6 +667,90 @@ class Engine:
                 self.breakers.sent(entry.task.type, token)
             self._feed(partition, entry, Granted(token, dispatch_partition))
         self._take_back()
+
+    # -- local execution
+
+    def _start_here(self) -> None:
+        """Give this process's free slots to ready heads.  To the machine: dispatched, claimed and started at once."""
+        here = self.here
+        assert here is not None
+        for ready, _ in self.ready.drain(here):
+            partition = self.partitions[ready.partition]
+            entry = partition.entries[ready.key]
+            head, task = entry.group.head, entry.task
+            assert head is not None and task is not None
+            token = partition.next_number()
+            self.breakers.sent(task.type, token)
+            self._feed(partition, entry, Granted(token, LOCAL))
+            started = Report(
+                protocol.ReportKind.STARTED, head.sequence, token, started=here.moment(),
+                policy=here.policies.get(task.type),
+            )  # fmt: skip
+            self._feed(
+                partition, entry, Reported(started, here.claim_id, self.instance),
+                completion=self._completion(entry, started),
+            )  # fmt: skip
+            careful = head.sequence <= partition.careful_below
+            self._starts.append(Start(partition, entry, _dispatched(entry), _state(entry), careful))
+
+    def take_starts(self) -> list[Start]:
+        """What is to begin here; the careful ones once the transaction of the latest cut is committed."""
+        starts, self._starts = self._starts, []
+        return starts
+
+    def put_off(self, start: Start) -> None:
+        """A careful one: the next cut holds its start."""
+        self._starts.append(start)
+
+    def report_here(self, start: Start, reports: Iterable[Report], now: Now, *, ended: bool) -> bool:
+        """What a local execution says.  `ended`: its slot is free again, and the next head may start.
+
+        False if the partition was let go meanwhile: it says nothing any more.
+        """
+        here, partition, entry = self.here, start.partition, start.entry
+        assert here is not None
+        if ended:
+            here.free += 1
+        if self.partitions.get(partition.number) is not partition:
+            return False
+        self._now = now
+        partition.changed = True
+        for report in reports:
+            completion = self._completion(entry, report)
+            why = self._feed(partition, entry, Reported(report, here.claim_id, self.instance), completion=completion)
+            if why is not None:
+                self._refuse_report(partition, completion, report, why)
+        if ended:
+            self._start_here()
+        return True
+
+    def _completion(self, entry: Entry, report: Report) -> Completion:
+        claim_id = self.here.claim_id if self.here else ""
+        return Completion(PROTOCOL, entry.name, self.instance, self.boot_id, claim_id, LOCAL, LOCAL, (report,))
+
+    def _ended_with_its_process(self, partition: Partition, entry: Entry) -> None:
+        """It ran in a process that is gone.  If that was us, before we joined again, it was stopped in order."""
+        head = entry.group.head
+        assert head is not None
+        if partition.left_by == self.boot_id:
+            report = Report(protocol.ReportKind.ABANDONED, head.sequence, head.token)
+            self._feed(partition, entry, Reported(report, head.claim_id, head.worker))
+        else:
+            self._feed(partition, entry, LeaseExpired(head.token))
+
+    def _end_quiet(self) -> None:
+        """The owner before has stopped by now whatever it was running: heads may begin."""
+        for partition in self.partitions.values():
+            if partition.quiet and self._now.mono_ms >= partition.quiet_until_ms:
+                waiting, partition.quiet = partition.quiet, []
+                for entry in filter(None, map(partition.entries.get, waiting)):
+                    if entry.group.phase is Phase.READY and entry.group.may_start:
+                        self._make_ready(partition, entry)
+
+    def prove(self) -> None:
+        """Have the next cut write a row of each partition: its commit proves that they are still ours."""
+        for partition in self.partitions.values():
+            partition.changed = True
 
     def _take_back(self) -> None:
         """Ask for dispatches that wait for a claim while a slot is free elsewhere."""
@@ -646,13 +766,9 @@ class Engine:
                 self._control(entry, partition, "take_back")
 
     def _send(self, partition: Partition, entry: Entry, effect: Send) -> None:
-        head, task = entry.group.head, entry.task
-        assert head is not None and task is not None
-        dispatched = DispatchedTask(
-            head.sequence, task.task_id, task.type, effect.token, head.attempt, task.payload, task.timeout_s,
-            task.labels, task.extra, task.trace,
-        )  # fmt: skip
-        state = None if entry.state is None else msgspec.Raw(entry.state)
+        if effect.dispatch_partition == LOCAL:  # `_start_here` begins it
+            return
+        dispatched, state = _dispatched(entry), _state(entry)
         dispatch = Dispatch(PROTOCOL, entry.name, partition.number, self.instance, (dispatched,), state)
         self._put("dispatches", effect.dispatch_partition, entry.key, protocol.encode(dispatch))
         self._hold(entry, dispatch_partition=effect.dispatch_partition)
@@ -727,7 +843,8 @@ class Engine:
                 assert head is not None
                 if entry.holds is None or entry.holds.worker is None:
                     self._hold(entry, worker=head.worker)
-                self.watch.running(Out(partition.number, entry.key), token, self._now.mono_ms)
+                if self.here is None or head.claim_id != self.here.claim_id:  # what runs here cannot be lost unnoticed
+                    self.watch.running(Out(partition.number, entry.key), token, self._now.mono_ms)
             case Free():
                 self._hold(entry)
                 self.watch.forget(Out(partition.number, entry.key))
@@ -757,8 +874,11 @@ class Engine:
                 self.ready.discard(partition.number, entry.key)
             case TakeBack(token):
                 self._asking.add(Out(partition.number, entry.key), token)
-            case CancelRun():
-                self._control(entry, partition, "cancel")
+            case CancelRun(token):
+                if entry.group.head is not None and entry.group.head.dispatch_partition == LOCAL:
+                    self.cancels.append(token)
+                else:
+                    self._control(entry, partition, "cancel")
             case Announce():
                 partition.changed = True
                 self._publish(partition, entry.key, history.announced(entry.name, effect, self._now))
@@ -816,7 +936,10 @@ class Engine:
 
     def _make_ready(self, partition: Partition, entry: Entry) -> None:
         assert entry.task is not None
-        self.ready.add(partition.number, entry.key, entry.task.type)
+        if self._now.mono_ms < partition.quiet_until_ms:
+            partition.quiet.append(entry.key)
+        elif (partition.number, entry.key) not in self.ready:
+            self.ready.add(partition.number, entry.key, entry.task.type)
 
     def _wait(self, partition: Partition, entry: Entry, wait: Wait) -> None:
         """Delays run on the monotonic clock, times of day on the wall clock: it is looked at anew in each step."""
@@ -1014,6 +1137,19 @@ class Engine:
 
 
 K = TypeVar("K", int, str)
+
+
+def _dispatched(entry: Entry) -> DispatchedTask:
+    head, task = entry.group.head, entry.task
+    assert head is not None and task is not None
+    return DispatchedTask(
+        head.sequence, task.task_id, task.type, head.token, head.attempt, task.payload, task.timeout_s,
+        task.labels, task.extra, task.trace,
+    )  # fmt: skip
+
+
+def _state(entry: Entry) -> protocol.MaybeRaw:
+    return None if entry.state is None else msgspec.Raw(entry.state)
 
 
 def _add(counter: Counter[K], key: K, change: int) -> None:

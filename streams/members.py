@@ -205,7 +205,7 @@ class MembersView(threading.Thread):
         A predecessor that was killed left no tombstone: wait for it to speak, unless it is known to be dead.
         """
         heard = self.snapshot().get(self._instance)
-        if heard is None or heard.member.boot_id == self._boot_id or _is_dead(heard.member):
+        if heard is None or heard.member.boot_id == self._boot_id or is_dead(heard.member):
             return
         said, silent_ms = heard.member, int(limits.MEMBER_SILENT_S * 1000)
         while now().mono_ms < heard.heard_mono_ms + silent_ms and not self._stopping.wait(0.05):
@@ -281,7 +281,7 @@ class MembersView(threading.Thread):
             return self._heard.pop(name, None) is not None
 
 
-def _is_dead(member: Member) -> bool:
+def is_dead(member: Member) -> bool:
     """Whether that process is known to be gone: it was on this host and its pid is free or ours."""
     if member.host != socket.gethostname():
         return False

@@ -69,6 +69,13 @@ class Partition:
         self.memory = Memory()
         self.tasks = 0  # parked ones and heads
         self.held: deque[Any] = deque()  # records of `tasks` that wait until there is room; they are not taken in
+        # After an owner that ran handlers itself and did not let go: what it may have begun without a row that says so.
+        self.left_running = row is not None and row.runs_tasks and not row.released
+        self.left_by = row.boot_id if row else ""
+        self.tasks_end = 0  # of `tasks`, as it was found when the partition was loaded
+        self.careful_below = 0  # tasks up to this sequence begin only when it is committed that they do
+        self.quiet_until_ms = 0  # monotonic: nothing begins before
+        self.quiet: list[bytes] = []  # groups whose heads wait for that
 
     def next_number(self) -> int:
         """The next token or sequence.  Raises `BrokenInvariant` when 2**53 are used up."""
@@ -82,11 +89,11 @@ class Partition:
         """A new owner's numbers are above all that the owner before can have given out."""
         self.counter = ((self.counter >> limits.EPOCH_SHIFT) + 1) << limits.EPOCH_SHIFT
 
-    def to_row(self, owner: str, boot_id: str, *, released: bool) -> bytes:
+    def to_row(self, owner: str, boot_id: str, *, released: bool, runs_tasks: bool = False) -> bytes:
         return rows.encode(
             PartitionRow(
                 rows.ROW_FORMAT, self.counter, self.next_offsets, self.origins, owner, boot_id, released,
-                self.input_ids, self.totals,
+                self.input_ids, self.totals, runs_tasks,
             )
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ touches few partitions.
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from streams.protocol import Member
 
@@ -19,6 +19,11 @@ class Ready(NamedTuple):
     number: int
     partition: int
     key: bytes
+
+
+class Slots(Protocol):
+    def take(self, task_type: str) -> int | None:
+        """A place with a free slot for this type, and the slot is taken; None if there is none."""
 
 
 class ReadySet:
@@ -65,7 +70,7 @@ class ReadySet:
         """How many are ready, per type."""
         return dict(self._counts)
 
-    def drain(self, capacity: "Capacity") -> Iterable[tuple[Ready, int]]:
+    def drain(self, capacity: Slots) -> Iterable[tuple[Ready, int]]:
         """Take out what can go now: (group, dispatch partition), each slot taken from `capacity` as it is given out."""
         heads = [(q[0].number, t) for t, q in self._by_type.items() if self._skip_dead(q)]
         heapq.heapify(heads)
@@ -116,6 +121,7 @@ class Capacity:
         self._slots: dict[str, int] = {}
         self._budget: dict[str, int] = {}
         self.owner_of: dict[int, str] = {}
+        self.never: frozenset[str] = frozenset()  # types that do not go to workers
         for worker in workers:
             for partition in worker.partitions:
                 self.owner_of[partition] = worker.instance
@@ -162,7 +168,7 @@ class Capacity:
     def take(self, task_type: str) -> int | None:
         """A dispatch partition with a free slot for this type, and the slot is taken; None if there is none."""
         workers = self._by_type.get(task_type)
-        if not workers or self._budget.get(task_type, 1) <= 0:
+        if not workers or task_type in self.never or self._budget.get(task_type, 1) <= 0:
             return None
         worker = max(workers, key=self._free.__getitem__)
         if self._free[worker] <= 0:

@@ -90,7 +90,7 @@ def paused(entry: "Entry") -> str:
 
 
 def _ready(engine: "Engine", task_type: str, behind: str) -> Why:
-    if not engine.capacity.handles(task_type):
+    if not engine.handles(task_type):
         text = f"no worker handles type {task_type!r}: start one whose handlers include it{behind}"
         return Why(Blocker.NO_HANDLER, text, limiter=task_type)
     breaker = engine.breakers.get(task_type)

@@ -50,6 +50,7 @@ class PartitionRow(Struct, array_like=True):
     released: bool
     input_ids: dict[str, str] = {}  # Kafka's id of each input topic to which the offsets belong
     totals: Totals = {}
+    runs_tasks: bool = False  # the owner also runs handlers, and may have begun what no row tells
 
 
 class TaskRow(Struct, array_like=True, gc=False):

@@ -23,16 +23,18 @@ from streams import limits, questions
 from streams.admin import UnreachableError
 from streams.app import new_app
 from streams.breakers import BreakerSettings
-from streams.clock import Now, new_id, now
+from streams.clock import Now, mono_ns, new_id, now
 from streams.engine import Engine, Input, Output, RecordFailed
 from streams.errors import InstanceTakenError, UserError
 from streams.flow import Flow
 from streams.http import HttpServer
+from streams.local import Runner
 from streams.lookups import Lookups
-from streams.members import Announcer, MembersView
+from streams.members import Announcer, MembersView, is_dead
 from streams.metrics import SchedulerMetrics
 from streams.partition import INPUTS, Partition
-from streams.protocol import PROTOCOL, Member
+from streams.placement import Start
+from streams.protocol import PROTOCOL, Member, Reason, Report, ReportKind
 from streams.retry import Policy
 from streams.settings import Settings, TopicName
 from streams.store import LoadingInterrupted, LogWentBack, Store
@@ -59,7 +61,7 @@ class Scheduler:
 
     pump: Pump | None = None
 
-    def __init__(self, settings: Settings, instance: str) -> None:
+    def __init__(self, settings: Settings, instance: str, local: Runner | None = None) -> None:
         self.settings, self.instance, self.boot_id = settings, instance, new_id()
         self.lost = False  # the latest revocation: partitions were taken, not asked for
         owner = settings.transactional_id(instance)
@@ -70,7 +72,12 @@ class Scheduler:
             breakers=BreakerSettings(settings.breaker_rate, settings.breaker_window, settings.breaker_open_s),
             flow=Flow(settings.group_parked_max, settings.partition_tasks_max, settings.when_full),
             group_policies=settings.group_policies.items(), idempotency_window_s=settings.idempotency_window_s,
+            here=None if local is None else local.placement(self.boot_id),
         )  # fmt: skip
+        self._local = local
+        self._local_news = asyncio.Event()  # something ended, or said something
+        self._letting_go = False
+        self._dead: set[str] = set()  # boot ids of processes known to be gone
         registry = CollectorRegistry()
         self.metrics = SchedulerMetrics(registry, self)
         self.transactor = Transactor(settings, owner, self.metrics.kafka.conf("transactions"))
@@ -117,11 +124,15 @@ class Scheduler:
         self._members.start()
         await self._in_thread("loading", self._members.wait_caught_up, 10)
         await self._in_thread("loading", self._members.ensure_unused)
+        self._note_dead()
         await self._in_thread("transaction", self.transactor.start)
         self._http_address = await self._http.start()
         self._target.write(self._http_address)
         self._announce()
         self._announcer.start()
+        if self._local is not None:
+            self._local.attach(self._reported_here)
+            self._in_background(self._step_for_local())
         app = new_app(self)
         log.info("started", http=self._http_address, boot_id=self.boot_id)
         starting = asyncio.ensure_future(app.start())  # ends with the first assignment, and a stop may come before it
@@ -133,7 +144,11 @@ class Scheduler:
             await self._release_all()
         finally:
             starting.cancel()
+            if self._local is not None:
+                await self._local.stop_all()
             await app.stop()
+            if self._local is not None:
+                self._local.close()
             await self._in_thread("lookups", self._leave)
             await self._http.stop()
             self._target.remove()
@@ -190,8 +205,14 @@ class Scheduler:
         self._full = frozenset()  # an assignment fetches everything again
         self.assignments += 1
         self._group = self.pump.group if self.pump else None
+        self._note_dead()
         try:
             self.loading = 0
+            if self._local is not None:
+                await self._local.stop_all()  # of an earlier assignment
+            self._letting_go = False
+            if self.engine.here is not None:
+                self.engine.here.free = self.engine.here.slots
             await self._in_thread("loading", verify_identity, self.settings)
             self._fence_the_silent()
             self._note_stopped({})
@@ -199,7 +220,7 @@ class Scheduler:
             self._note_stopped(self.store.refused)
             async with self._step:
                 for partition in loaded.values():
-                    self.engine.adopt(partition, now())
+                    self.engine.adopt(partition, now(), frozenset(self._dead))
                 stamps = [s for p in loaded for s in self.engine.stamp(p, released=False)]
                 await self._commit(stamps, self._positions(loaded), self._group)
         except LoadingInterrupted:
@@ -218,11 +239,22 @@ class Scheduler:
 
     async def let_go(self, revoked: set[TP]) -> None:
         """Wait for the step in hand; a clean release spares the next owner from fencing us."""
+        await self._end_local(lost=self.lost)
         async with self._step:
             await self._release({tp.partition for tp in revoked}, clean=not self.lost)
         self._announce()
 
+    async def _end_local(self, *, lost: bool) -> None:
+        """Begin nothing more here; what runs may end within its time, unless the partitions are lost already."""
+        if self._local is None:
+            return
+        self._letting_go = True
+        if self.engine.here is not None:
+            self.engine.here.open = False
+        await (self._local.stop_all() if lost or not self._trusted else self._local.finish())
+
     async def _release_all(self) -> None:
+        await self._end_local(lost=False)
         async with self._step:
             await self._release(set(self.engine.partitions), clean=True)
             self._trusted = False
@@ -231,7 +263,7 @@ class Scheduler:
         owned = [self.engine.partitions[n] for n in numbers if n in self.engine.partitions]
         if not owned:
             return
-        stamps = [s for p in owned for s in self.engine.stamp(p.number, released=True)]
+        stamps = [*self.engine.cut(), *(s for p in owned for s in self.engine.stamp(p.number, released=True))]
         for partition in owned:
             self.engine.drop(partition.number)
         if not (clean and self._trusted):
@@ -281,32 +313,39 @@ class Scheduler:
         try:
             async with self._step:
                 if not batch.is_stale and self._trusted:
-                    await self._take_step(batch)
+                    await self._take_step(batch.records, batch.ends, batch.group)
         except Exception as error:  # Faust would start the agent again, on half a truth
             self.fail(error)
         batch.release()
 
-    async def _take_step(self, batch: Batch) -> None:
-        self._group = batch.group or self._group
-        self._unread -= batch.ends.keys()
-        self._ended_at |= batch.ends
-        if batch.records:
-            last = batch.records[-1]
+    async def _take_step(
+        self, records: list[ck.Message], read_to_end: dict[TP, int], group: GroupMetadata = None
+    ) -> None:
+        self._group = group or self._group
+        self._unread -= read_to_end.keys()
+        self._ended_at |= read_to_end
+        if records:
+            last = records[-1]
             self._read_ms[self._names[last.topic() or ""]] = last.timestamp()[1]
         moment = now()
         self._take_answers(moment)
         self.engine.members = list(self._members.alive().values())
         repeated = self._repeated()
         try:
-            outputs = self.engine.step(self._inputs(batch), self._ends(batch), moment)
+            self._open_local()
+            outputs = self.engine.step(self._inputs(records), self._ends(read_to_end), moment)
             if self._repeated() > repeated:
                 # Reading began at the watermarks: what lies below is another log, or one that lost its end.  Loading
                 # afresh finds out which, and stops with a sentence.
                 log.warning("an input topic went back")
                 self._distrust()
                 return
+            careful = self._begin_here()
+            self._cancel_here()
             if outputs:
                 await self._commit(outputs, self._positions(touched(outputs, self.engine)), self._group)
+            for start in careful:
+                self._begin(start)
             await self._let_go_of_stopped()
         except RecordFailed as error:
             self._note_suspect(error)
@@ -327,15 +366,15 @@ class Scheduler:
         """Records so far that had been taken in before."""
         return sum(self.engine.counts["already_taken", topic] for topic in INPUTS)
 
-    def _inputs(self, batch: Batch) -> list[Input]:
+    def _inputs(self, records: list[ck.Message]) -> list[Input]:
         names = self._names
         return [
             Input(names[m.topic()], m.partition(), m.offset(), m.key(), m.value(), m.headers() or [])  # type: ignore
-            for m in batch.records
+            for m in records
         ]
 
-    def _ends(self, batch: Batch) -> dict[tuple[str, int], int]:
-        return {(self._names[tp.topic], tp.partition): offset for tp, offset in batch.ends.items()}
+    def _ends(self, read_to_end: dict[TP, int]) -> dict[tuple[str, int], int]:
+        return {(self._names[tp.topic], tp.partition): offset for tp, offset in read_to_end.items()}
 
     def _positions(self, partitions: Mapping[int, Partition]) -> Offsets:
         return {(t, p.number): p.read_up_to[t] for p in partitions.values() for t in INPUTS}
@@ -347,6 +386,7 @@ class Scheduler:
         """
         if not outputs:
             return
+        began_ns = mono_ns()
         loop, thread = asyncio.get_running_loop(), self._threads["transaction"]
         commit = loop.run_in_executor(thread, self.transactor.commit, outputs, offsets, group)
         done, _ = await asyncio.wait({commit}, timeout=COMMIT_S_MAX)
@@ -357,6 +397,8 @@ class Scheduler:
             log.error("a transaction hangs", after_s=COMMIT_S_MAX)
             raise TransactionFailed(f"not committed within {COMMIT_S_MAX} s")
         commit.result()
+        if self._local is not None and group is not None:
+            self._local.proven(began_ns)
 
     def _distrust(self) -> None:
         """Memory ran ahead of the log.  Reloading in place would let a woken zombie fence the live owner for ever."""
@@ -370,7 +412,16 @@ class Scheduler:
             self._failures += 1
             pause_s = min(REJOIN_S_MAX, 0.05 * 2 ** min(self._failures, 10))
             log.warning("joining again", after_s=pause_s)
-            asyncio.get_running_loop().call_later(pause_s, self.pump.rejoin)
+            if self._local is None:
+                asyncio.get_running_loop().call_later(pause_s, self.pump.rejoin)
+            else:
+                self._in_background(self._end_and_rejoin(self._local, self.pump, pause_s))
+
+    async def _end_and_rejoin(self, local: Runner, pump: Pump, pause_s: float) -> None:
+        """Leaving lets a successor begin: first, what runs here must have ended."""
+        await local.stop_all()
+        await asyncio.sleep(pause_s)
+        pump.rejoin()
 
     def _note_suspect(self, error: RecordFailed) -> None:
         """The first time it may be chance; a record that fails again is set aside."""
@@ -378,6 +429,77 @@ class Scheduler:
         if error.place in self._suspects:
             self.engine.quarantined.add(error.place)
         self._suspects.add(error.place)
+
+    # -- local execution
+
+    def _open_local(self) -> None:
+        """Before each step: whether anything may begin here, and whether the proof of membership is to be renewed."""
+        here, local = self.engine.here, self._local
+        if here is None or local is None:
+            return
+        here.open = not self._letting_go and self._trusted and local.may_begin()
+        if local.proof_due():
+            self.engine.prove()
+
+    def _begin_here(self) -> list[Start]:
+        """Begin what need not wait for the commit; what must is returned."""
+        starts = self.engine.take_starts()
+        for start in starts:
+            if not start.careful:
+                self._begin(start)
+        return [start for start in starts if start.careful]
+
+    def _cancel_here(self) -> None:
+        cancels, self.engine.cancels = self.engine.cancels, []
+        if self._local is not None:
+            for token in cancels:
+                self._local.cancel(token)
+
+    def _begin(self, start: Start) -> None:
+        assert self._local is not None
+        if (
+            self._letting_go
+            or not self._trusted
+            or start.partition is not self.engine.partitions.get(start.partition.number)
+        ):
+            task = start.task
+            report = Report(ReportKind.RETURNED, task.sequence, task.token, reason=Reason.RETURNED)
+            self._reported_here(start, (report,), True)
+        else:
+            self._local.begin(start)
+
+    def _reported_here(self, start: Start, reports: tuple[Report, ...], ended: bool) -> None:
+        """A local execution says something: memory moves at once, the next transaction says so."""
+        try:
+            if self.engine.report_here(start, reports, now(), ended=ended):
+                self._begin_more()
+                self._local_news.set()
+        except Exception:
+            log.exception("outcome not taken in", group=start.entry.name)
+            self._distrust()
+
+    def _begin_more(self) -> None:
+        """Heads that took the place of one that left; careful ones wait for the next step."""
+        for start in self._begin_here():
+            self.engine.put_off(start)
+
+    async def _step_for_local(self) -> None:
+        """Outcomes are committed as soon as the transaction before is."""
+        while True:
+            await self._local_news.wait()
+            self._local_news.clear()
+            try:
+                async with self._step:
+                    if self._trusted and self.engine.partitions:
+                        await self._take_step([], {})
+            except Exception as error:
+                self.fail(error)
+
+    def _note_dead(self) -> None:
+        """Processes of this host that are gone; what they ran is, too."""
+        for heard in self._members.snapshot().values():
+            if heard.member.boot_id != self.boot_id and is_dead(heard.member):
+                self._dead.add(heard.member.boot_id)
 
     # -- look-ups
 

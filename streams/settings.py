@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     idempotency_window_s: float = Field(limits.IDEMPOTENCY_WINDOW_S, gt=0, le=limits.DELAY_S_MAX)
     secrets: tuple[str, ...] = Field((), description="texts masked in errors, a JSON list; passwords set here are too")
     slots: int = Field(64, ge=1, le=10_000, description="tasks that one worker runs at once")
+    local_slots: int = Field(1000, ge=1, le=100_000, description="tasks that `pstp run` runs at once")
     drain_s: float = Field(10.0, ge=0, description="time that running tasks have to end after SIGTERM")
     http: str = Field("127.0.0.1:0", description="host:port of the read-only HTTP server; port 0 takes a free one")
     data_dir: Path = Path(".pstp")

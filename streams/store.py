@@ -157,6 +157,8 @@ class Store:
             name = self._settings.topic(topic)
             ends = log_ends(self._admin, name, partitions)
             for number, partition in partitions.items():
+                if topic == "tasks":
+                    partition.tasks_end = ends[number]
                 if ends[number] < partition.next_offsets[topic]:
                     raise LogWentBack(
                         f"{name}-{number} ends at {ends[number]}, but everything below "

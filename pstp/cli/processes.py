@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(broker)
     app.command()(scheduler)
     app.command()(worker)
+    app.command()(run)
 
 
 def broker(
@@ -88,6 +89,23 @@ def worker(handlers: Handlers) -> None:
     instance = settings.instance_name("worker")
     logs.configure(settings, "worker", instance)
     run_service(Worker(settings, load_handlers(handlers), instance))
+
+
+def run(handlers: Handlers) -> None:
+    """Run a scheduler that also runs your handlers in its own process, until Ctrl-C or SIGTERM.
+
+    Quick handlers (timeout of 5 s or less) and those with placement="local" run here, the rest on workers, or here too
+    while no worker handles their type.  Example: `PSTP_INSTANCE=run-1 pstp run --handlers shop.tasks`
+    """
+    from consumers.handlers import load_handlers
+    from consumers.local import LocalRunner
+    from streams.scheduler import Scheduler
+
+    settings = Settings()
+    instance = settings.instance_name("run")
+    logs.configure(settings, "run", instance)
+    runner = LocalRunner(settings, load_handlers(handlers), instance, os._exit)
+    run_service(Scheduler(settings, instance, runner))
 
 
 def run_service(service: Service) -> None:

@@ -192,7 +192,7 @@ def install() -> None:
              verify_identity=lambda _: None, MembersView=parts.View, Announcer=parts.Announcer,
              Reporter=parts.Reporter, LeaseKeeper=parts.Keeper, LoopExecutor=parts.Executor,
              ThreadExecutor=parts.Executor, ProcessExecutor=_Null, time=SimpleNamespace(sleep=_sleep))  # fmt: skip
-    _replace(streams.members, _is_dead=lambda _: False)
+    _replace(streams.members, is_dead=lambda _: False)
     monotonic = SimpleNamespace(monotonic=lambda: mono_ns() / 1e9)
     _replace(streams.store, AdminClient=lambda conf, logger=None: client.AdminClient(STAGE.wire), time=monotonic)
     _replace(streams.lookups, AdminClient=lambda conf, logger=None: client.AdminClient(STAGE.wire))

@@ -148,6 +148,10 @@ class System:
     def worker(self, name: str = "w1", handlers: Path = HANDLERS, **settings: Any) -> Process:
         return self.start(name, ["worker", "--handlers", str(handlers)], settings)
 
+    def run_here(self, name: str = "r1", handlers: Path = HANDLERS, **settings: Any) -> Process:
+        """A scheduler that runs handlers itself."""
+        return self.start(name, ["run", "--handlers", str(handlers)], settings)
+
     def start(
         self, name: str, arguments: list[str], settings: dict[str, Any] | None = None, module: str = "pstp"
     ) -> Process:  # fmt: skip

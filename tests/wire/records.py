@@ -184,7 +184,7 @@ ROWS: dict[str, Golden] = {
         PartitionRow(
             ROW_FORMAT, TOKEN, {"tasks": 7, "completions": 9, "commands": 0}, {2: 41, 0: 3}, "pstp-scheduler-1", "b00t",
             True, {"tasks": "3v8kQmJ2R0mW9x", "completions": "aZ", "commands": "bY"},
-            {"states": {"parked": 3, "succeeded": 2}, "buried": {"bad_json": 1}, "lost": {"": 1}},
+            {"states": {"parked": 3, "succeeded": 2}, "buried": {"bad_json": 1}, "lost": {"": 1}}, True,
         ),
         rows.decode_partition,
     ),
