@@ -33,7 +33,7 @@ def test_a_broker_killed_and_restarted_on_its_data_repeats_nothing(tmp_path: Pat
         system.scheduler()
         system.worker("w1", slots=8)
         publish_counting(system)
-        system.history.wait(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
+        system.history.wait_in_the_middle(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
         broker.kill()
         broker.start()
         system.history.wait_terminal(TASKS, 90)

@@ -9,8 +9,9 @@ def test_a_scheduler_killed_in_the_middle_repeats_nothing(system: System) -> Non
     first = system.scheduler("s1")
     system.worker("w1", slots=8)
     publish_counting(system)
-    system.history.wait(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
+    system.history.wait_in_the_middle(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
     first.kill()
+    assert len(system.journal()) < 2 * TASKS, "in the middle"
     system.scheduler("s1")
     system.history.wait_terminal(TASKS)
     assert_kept(system, repeats_allowed=False)
@@ -21,8 +22,9 @@ def test_the_other_scheduler_takes_over_from_a_killed_one(system: System) -> Non
     system.scheduler("s2")
     system.worker("w1", slots=8)
     publish_counting(system)
-    system.history.wait(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
+    system.history.wait_in_the_middle(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
     first.kill()
+    assert len(system.journal()) < 2 * TASKS, "in the middle"
     system.history.wait_terminal(TASKS)
     assert_kept(system, repeats_allowed=False)
 
@@ -32,7 +34,7 @@ def test_a_killed_worker_costs_an_attempt_of_what_it_ran_and_nothing_else(system
     doomed = system.worker("w1", slots=8)
     system.worker("w2", slots=8)
     publish_counting(system)
-    system.history.wait(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
+    system.history.wait_in_the_middle(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
     doomed.kill()
     system.history.wait_terminal(TASKS)
     assert_kept(system, repeats_allowed=True)
@@ -45,7 +47,7 @@ def test_sigterm_of_scheduler_and_worker_repeats_nothing(system: System) -> None
     first = system.scheduler("s1")
     worker = system.worker("w1", slots=8)
     publish_counting(system)
-    system.history.wait(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
+    system.history.wait_in_the_middle(lambda h: h.count(TaskState.SUCCEEDED) > TASKS // 4)
     assert first.terminate() == 0
     system.scheduler("s2")
     assert worker.terminate() == 0

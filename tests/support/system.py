@@ -75,14 +75,20 @@ class History:
         self.of: dict[str, list[Event]] = defaultdict(list)  # task id -> its state changes
 
     def read(self) -> list[Event]:
-        while messages := self._consumer.consume(2000, 0.05):
-            for message in messages:
-                if message.error() is None:
-                    for event in decode_events(message.value() or b""):
-                        self.events.append(event)
-                        if event.kind is EventKind.TASK and event.task_id:
-                            self.of[event.task_id].append(event)
+        """All that there is; while more arrives, it goes on."""
+        while self._read_some():
+            pass
         return self.events
+
+    def _read_some(self) -> bool:
+        messages = self._consumer.consume(2000, 0.05)
+        for message in messages:
+            if message.error() is None:
+                for event in decode_events(message.value() or b""):
+                    self.events.append(event)
+                    if event.kind is EventKind.TASK and event.task_id:
+                        self.of[event.task_id].append(event)
+        return bool(messages)
 
     def states(self, task_id: str) -> list[TaskState]:
         return [e.state for e in self.of[task_id] if e.state]
@@ -106,6 +112,15 @@ class History:
             return condition(self)
 
         return until(check, timeout_s, what)
+
+    def wait_in_the_middle(self, condition: Callable[["History"], T]) -> T:
+        """Look after each few records, for a test that wants to act before all is over."""
+
+        def check() -> T:
+            self._read_some()
+            return condition(self)
+
+        return until(check)
 
     def started_order(self, group: str) -> list[str]:
         """Task ids in the order in which they began, repeats included."""
