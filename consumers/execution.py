@@ -11,7 +11,7 @@ from consumers.leases import Stop
 from consumers.outcomes import Outcome
 from consumers.task import Task
 from streams.clock import clock_id, mono_ns, now
-from streams.protocol import DispatchedTask, MaybeRaw, Moment, Reason, Report, ReportKind
+from streams.protocol import DispatchedTask, MaybeRaw, Moment, Reason, Report, ReportKind, utc
 
 if TYPE_CHECKING:
     from consumers.local import LocalRun
@@ -70,6 +70,15 @@ class Execution:
     def log_fields(self) -> dict[str, object]:
         wire = self.wire
         return {"group": self.task.group, "task": wire.task_id, "attempt": wire.attempt, "token": wire.token}
+
+    def log_failure(self, outcome: Outcome) -> None:
+        """A word in the log about an outcome that is a failure."""
+        if outcome.kind in (ReportKind.FAILED, ReportKind.REJECTED):
+            error = outcome.error.message[:300] if outcome.error is not None else ""
+            log.warning(
+                f"task {outcome.kind.value}", type=self.wire.type, reason=outcome.reason, error=error,
+                **self.log_fields(),
+            )  # fmt: skip
 
     # -- in the thread that runs the handler
 
@@ -144,8 +153,13 @@ class Execution:
         if self._stubborn or self.stop is not Stop.TIMEOUT or self.started is None:
             return
         self._stubborn = True
-        since = self.started.wall_ms
-        self.run.say_still_running(self, since)
+        wire = self.wire
+        since = f"{utc(self.started.wall_ms):%Y-%m-%dT%H:%M:%SZ}"
+        note = f"timed out, still running on {self.run.runtime.instance} since {since}"
+        log.warning(note, type=wire.type, **self.log_fields())
+        self.run.report_progress(
+            self, Report(ReportKind.PROGRESS, wire.sequence, wire.token, reason=Reason.TIMEOUT, note=note)
+        )
 
     # -- progress: the first at once, then the newest, ten times a second
 

@@ -24,7 +24,7 @@ from consumers.threads import ThreadExecutor
 from streams.clock import mono_ns
 from streams.local import Reported
 from streams.placement import Here, Start
-from streams.protocol import PROTOCOL, Dispatch, Moment, Reason, Report, ReportKind, utc
+from streams.protocol import PROTOCOL, Dispatch, Moment, Reason, Report, ReportKind
 from streams.settings import Settings
 
 log = structlog.get_logger("local")
@@ -189,9 +189,7 @@ class LocalRun:
             self.runtime._fence("membership was last proven a lease ago, and a handler has ended only now")
             return
         reports = (*execution.unsent_progress(), report_of(execution.wire, outcome, execution.started, at))
-        if outcome.kind in (ReportKind.FAILED, ReportKind.REJECTED):
-            error = outcome.error.message[:300] if outcome.error is not None else ""
-            log.warning(f"task {outcome.kind.value}", reason=outcome.reason, error=error, **execution.log_fields())
+        execution.log_failure(outcome)
         self.runtime.ended(self, reports)
 
     def give_back(self, reason: Reason) -> None:
@@ -205,14 +203,6 @@ class LocalRun:
 
     def report_progress(self, execution: Execution, report: Report) -> None:
         self.runtime.said(self, report)
-
-    def say_still_running(self, execution: Execution, since_ms: int) -> None:
-        wire = execution.wire
-        note = f"timed out, still running on {self.runtime.instance} since {utc(since_ms):%Y-%m-%dT%H:%M:%SZ}"
-        log.warning(note, type=wire.type, **execution.log_fields())
-        self.report_progress(execution, Report(
-            ReportKind.PROGRESS, wire.sequence, wire.token, reason=Reason.TIMEOUT, note=note
-        ))  # fmt: skip
 
     # -- what the lease keeper calls
 

@@ -27,7 +27,7 @@ from consumers.metrics import WorkerMetrics
 from consumers.outcomes import Outcome
 from consumers.reports import Claim, Reporter
 from streams.clock import mono_ns
-from streams.protocol import DispatchedTask, MaybeRaw, Moment, Reason, Report, ReportKind, utc
+from streams.protocol import DispatchedTask, MaybeRaw, Moment, Reason, Report, ReportKind
 from streams.settings import Settings
 
 log = structlog.get_logger("worker")
@@ -135,6 +135,7 @@ class Run:
         wire = execution.wire
         reports = (*execution.unsent_progress(), report_of(wire, outcome, execution.started, at))
         self._count(wire, outcome, execution.started, at)
+        execution.log_failure(outcome)
         if outcome.kind is ReportKind.SUCCEEDED and self._index + 1 < len(self._tasks):
             if outcome.state_set:
                 self._state = None if bytes(outcome.state or b"") == b"null" else outcome.state
@@ -224,25 +225,11 @@ class Run:
         if self._execution is execution:
             self.runtime.reporter.send(self.claim, (report,))
 
-    def say_still_running(self, execution: Execution, since_ms: int) -> None:
-        wire = execution.wire
-        note = f"timed out, still running on {self.runtime.instance} since {utc(since_ms):%Y-%m-%dT%H:%M:%SZ}"
-        log.warning(note, type=wire.type, **execution.log_fields())
-        self.report_progress(execution, Report(
-            ReportKind.PROGRESS, wire.sequence, wire.token, reason=Reason.TIMEOUT, note=note
-        ))  # fmt: skip
-
     def _count(self, wire: DispatchedTask, outcome: Outcome, started: Moment | None, at: Moment) -> None:
         metrics = self.runtime.metrics
         metrics.ended.labels(wire.type, outcome.kind.value).inc()
         if started is not None:
             metrics.handler_s.labels(wire.type).observe((at.mono_ns - started.mono_ns) / _NS)
-        if outcome.kind in (ReportKind.FAILED, ReportKind.REJECTED):
-            error = outcome.error.message[:300] if outcome.error is not None else ""
-            log.warning(
-                f"task {outcome.kind.value}", group=self.claim.dispatch.group, task=wire.task_id,
-                attempt=wire.attempt, token=wire.token, type=wire.type, reason=outcome.reason, error=error,
-            )  # fmt: skip
 
 
 def returned(tasks: tuple[DispatchedTask, ...], reason: Reason) -> tuple[Report, ...]:
