@@ -34,6 +34,14 @@ def ask_all(settings: Settings, path: str, query: dict[str, Any]) -> list[Any]:
 
 def schedulers(settings: Settings) -> dict[str, Member]:
     """Those that are alive.  Raises `UserError` if there is none."""
+    found = members(settings, "scheduler")
+    if not found:
+        raise UserError("no scheduler is running: start one with `pstp scheduler`, or everything with `pstp dev`")
+    return found
+
+
+def members(settings: Settings, role: str | None = None) -> dict[str, Member]:
+    """Processes that are alive, of one role or of any.  Raises `UserError` if Kafka does not answer."""
     view = MembersView(settings)
     view.start()
     try:
@@ -41,12 +49,9 @@ def schedulers(settings: Settings) -> dict[str, Member]:
             raise UserError(
                 f"no answer from Kafka at {settings.bootstrap_servers}: is it running? `pstp dev` starts one"
             )
-        found = view.alive("scheduler")
+        return view.alive(role)
     finally:
         view.stop()
-    if not found:
-        raise UserError("no scheduler is running: start one with `pstp scheduler`, or everything with `pstp dev`")
-    return found
 
 
 def ask(scheduler: Member, path: str, query: dict[str, Any]) -> Any:

@@ -10,16 +10,14 @@ from rich.live import Live
 from rich.table import Table
 
 from pstp.cli.console import printable
+from pstp.service.asking import members as alive
 from pstp.top.figures import Figures, Look, figures, parse
 from streams.clock import now
 from streams.errors import UserError
-from streams.protocol import Member, decode_member
+from streams.protocol import Member
 from streams.settings import Settings
-from streams.tail import read_to_end
-from streams.topics import TOPICS_KEY
 
 ANSWER_S: Final = 2.0
-SILENT_MS: Final = 10_000
 
 
 def once(settings: Settings) -> Figures:
@@ -39,7 +37,7 @@ def run(settings: Settings, interval_s: float, console: Console) -> None:
 
 
 def look(settings: Settings) -> Look:
-    members = _members(settings)
+    members = [member for member in alive(settings).values() if member.http]
     if not members:
         raise UserError("no scheduler and no worker runs: start `pstp scheduler` and `pstp worker --handlers MODULE`")
     with ThreadPoolExecutor(len(members)) as pool:
@@ -47,17 +45,6 @@ def look(settings: Settings) -> Look:
     said = {m.instance: parse(text) for m, text in zip(members, texts, strict=True) if text is not None}
     silent = tuple(m.instance for m, text in zip(members, texts, strict=True) if text is None)
     return Look(now().mono_ms, said, silent)
-
-
-def _members(settings: Settings) -> list[Member]:
-    latest: dict[bytes, Member] = {}
-    for message in read_to_end(settings, settings.topic("members"), {0: 0}):
-        key, value = message.key() or b"", message.value()
-        if value is None:
-            latest.pop(key, None)
-        elif key != TOPICS_KEY:
-            latest[key] = decode_member(value)
-    return [m for m in latest.values() if m.http and now().wall_ms - m.at_ms < SILENT_MS]
 
 
 def _ask(member: Member) -> str | None:

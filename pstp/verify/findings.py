@@ -55,6 +55,10 @@ class Violation(Struct, frozen=True, omit_defaults=True):
     records: tuple[Place, ...] = ()
     journal: tuple[str, ...] = ()
 
+    def sentence(self) -> str:
+        """The text, with its group in front where there is one."""
+        return self.text if self.group is None else f"group {self.group!r}: {self.text}"
+
 
 class Kill(Struct, frozen=True, forbid_unknown_fields=True):
     """A known fault: `instance` was dead or frozen from `at` until `until` (None: killed at that moment)."""

@@ -35,8 +35,7 @@ def to_junit(verdict: Report) -> bytes:
 
 
 def _lines(verdict: Report, violation: Violation) -> list[str]:
-    group = "" if violation.group is None else f" group {violation.group!r}:"
-    return [f"{violation.kind}:{group} {violation.text}", *(f"  {line}" for line in verdict.evidence_of(violation))]
+    return [f"{violation.kind}: {violation.sentence()}", *(f"  {line}" for line in verdict.evidence_of(violation))]
 
 
 def _xml_text(text: str) -> str:

@@ -140,8 +140,7 @@ def milliseconds(seconds: float) -> str:
 
 def _violation(violation: Violation, colour: str) -> str:
     head = f"[{colour}]{violation.guarantee.value} {violation.kind}[/]"
-    group = "" if violation.group is None else f" group {violation.group!r}:"
-    return f"{head}{escape(group)} {escape(violation.text)}"
+    return f"{head} {escape(violation.sentence())}"
 
 
 def _cut(text: str) -> str:
