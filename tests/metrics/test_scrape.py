@@ -82,10 +82,7 @@ def test_counts_of_outcomes_are_exact_whoever_dies(system: System) -> None:
 
     def exact() -> bool:
         system.history.read()
-        states: Counter[str] = Counter()
-        for instance in schedulers:
-            for sample in scrape(system, instance)["pstp_task_states"].samples:
-                states[sample.labels["state"]] += int(sample.value)
+        states = sums(system, [*schedulers], "pstp_task_states")
         return states == Counter(e.state.value for e in system.history.events if e.kind is EventKind.TASK and e.state)
 
     until(exact, 30, "totals equal the history")

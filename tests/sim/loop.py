@@ -7,7 +7,8 @@ it: to a process that is only a slow moment, which may happen to it at any time.
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 MS = 1_000  # times are in microseconds
 S = 1_000_000
@@ -21,6 +22,15 @@ class Violation(BaseException):
     def __init__(self, guarantee: str, text: str, group: str | None = None) -> None:
         super().__init__(f"{guarantee}: {text}" + (f" (group {group})" if group else ""))
         self.guarantee, self.text, self.group = guarantee, text, group
+
+
+@contextmanager
+def judged(what: str) -> Iterator[None]:
+    """An exception that comes out of the code under test is a violation."""
+    try:
+        yield
+    except Exception as error:
+        raise Violation("errors", f"{what} raised {error!r}") from error
 
 
 class Killed(BaseException):

@@ -16,7 +16,7 @@ from streams.scheduler import Scheduler
 from streams.settings import Settings
 from tests.sim.broker import Log, Message
 from tests.sim.groups import GroupMetadata, Membership
-from tests.sim.loop import MS, Killed, Process, S, Violation
+from tests.sim.loop import MS, Killed, Process, S, Violation, judged
 from tests.sim.stage import STAGE
 
 TICK_US = 50 * MS  # as in transport.py
@@ -234,11 +234,8 @@ class SchedulerLife:
             return
         self._busy = True
         try:
-            self._work()
-        except Killed:
-            raise
-        except Exception as error:
-            raise Violation("errors", f"scheduler {self.process.name} raised {error!r}") from error
+            with judged(f"scheduler {self.process.name}"):
+                self._work()
         finally:
             self._busy = False
         more = self._again or self._batch is not None or self.pump.has_more() or bool(self.pump.membership.callbacks)

@@ -13,7 +13,7 @@ from consumers.poller import Poller
 from consumers.worker import Worker
 from streams.errors import InstanceTakenError, UserError
 from streams.settings import Settings
-from tests.sim.loop import MS, Killed, Process, Violation
+from tests.sim.loop import MS, Killed, Process, Violation, judged
 from tests.sim.scenario import WorkerPlan
 from tests.sim.stage import STAGE
 
@@ -104,11 +104,8 @@ class WorkerLife:
             return
         self._busy = True
         try:
-            self._work()
-        except Killed:
-            raise
-        except Exception as error:
-            raise Violation("errors", f"worker {self.process.name} raised {error!r}") from error
+            with judged(f"worker {self.process.name}"):
+                self._work()
         finally:
             self._busy = False
         again, self._again = self._again, False
