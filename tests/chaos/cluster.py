@@ -22,16 +22,15 @@ class Cluster:
         self.no_mounts: str | None = None
         self.proxy = Proxy()
         self.whole = True  # no nemesis has one of the brokers in hand
-        self._taken: set[int] = set()
         self._links: dict[str, list[int]] = {name: [] for name in links}
-        voters = {number: self._port() for number in range(1, count + 1)}
+        voters = {number: free_port() for number in range(1, count + 1)}
         cluster_id = new_cluster_id()
         self.folders = [folder / f"broker-{number}" for number in voters]
         if small_disks:
             self._mount()
         self.nodes = []
         for number, data_dir in zip(voters, self.folders, strict=True):
-            port = self._port()
+            port = free_port()
             quorum = Quorum(number, voters, cluster_id)
             properties = self._listeners(port, voters[number])
             self.nodes.append(EmbeddedBroker(data_dir, port=port, properties=properties, quorum=quorum, heap_mb=384))
@@ -92,7 +91,7 @@ class Cluster:
         advertised = [f"PLAINTEXT://{HOST}:{port}"]
         protocols = ["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"]
         for link, ports in self._links.items():
-            name, inner, outer = f"LINK_{link.upper()}", self._port(), self._port()
+            name, inner, outer = f"LINK_{link.upper()}", free_port(), free_port()
             listeners.append(f"{name}://{HOST}:{inner}")
             advertised.append(f"{name}://{HOST}:{outer}")
             protocols.append(f"{name}:PLAINTEXT")
@@ -103,9 +102,3 @@ class Cluster:
             "listener.security.protocol.map": ",".join(protocols), "inter.broker.listener.name": "PLAINTEXT",
             "num.network.threads": "1", "unclean.leader.election.enable": "false",
         }  # fmt: skip
-
-    def _port(self) -> int:
-        while (port := free_port()) in self._taken:
-            pass
-        self._taken.add(port)
-        return port
