@@ -26,12 +26,15 @@ def executable(name: str) -> str:
 
 
 def faster(rules: str, factor: int = 60) -> str:
-    """The same rules with an hour in a minute: every range and `for` is so many times shorter."""
+    """The same rules with an hour in a minute: every range and `for` is so many times shorter.
+
+    None is shorter than 5 s: a busy machine may well miss a scrape or two.
+    """
     seconds = {"s": 1, "m": 60, "h": 3600}
 
     def shorter(match: "re.Match[str]") -> str:
         left, number, unit, right = match.groups()
-        return f"{left}{max(2, int(number) * seconds[unit] // factor)}s{right}"
+        return f"{left}{max(5, int(number) * seconds[unit] // factor)}s{right}"
 
     rules = re.sub(r"(\[)(\d+)([smh])(\])", shorter, rules)
     return re.sub(r"(for: )(\d+)([smh])(\n)", shorter, rules)

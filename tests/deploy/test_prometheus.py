@@ -96,7 +96,7 @@ def test_alerts_fire_when_something_breaks_and_not_before(system: System, target
     with Prometheus(tmp_path / "prometheus", target, rules) as prometheus:
         until(lambda: "PstpNoScheduler" in prometheus.firing(), what="nobody is there yet")
         scheduler = system.scheduler("s1")
-        worker = system.worker("w1", slots=4)
+        worker = system.worker("w1", slots=30)  # More than are ever on their way at once, until all are taken below.
         until(lambda: prometheus.query("sum(pstp_partitions_owned) == 4") and not prometheus.firing(), 60, "all calm")
         fired: set[str] = set()
 
@@ -110,7 +110,7 @@ def test_alerts_fire_when_something_breaks_and_not_before(system: System, target
         assert fired == set()
 
         system.publish("unhandled", "nobody")
-        for number in range(20):
+        for number in range(40):
             system.publish(f"busy{number}", "sleep", 60)
 
         def fires(*names: str) -> None:
