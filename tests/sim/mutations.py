@@ -99,7 +99,7 @@ MUTATIONS = (
         Edit(WATCH, "item.stage is not Stage.DISPATCHED or item.token != token:", "item.stage is not Stage.DISPATCHED:"),
     )),
     Mutation("running_not_watched", "a new owner does not watch what runs", (
-        Edit(ENGINE, "                    self.watch.running(out, head.token, now.mono_ms)\n                case Phase.IDLE", "                case Phase.IDLE"),
+        Edit(ENGINE, "                    self.watch.running(out, head.token, now.mono_ms)\n", ""),
     )),
     # -- the machine
     Mutation("retry_at_the_tail", "a task that runs again later goes to the end of its group", (
@@ -111,15 +111,15 @@ MUTATIONS = (
 """),
     )),
     Mutation("lost_attempt_not_counted", "an attempt that a worker took with it is not counted", (
-        Edit(GROUP, "attempt=head.attempt + 1, why=Reason.WORKER_LOST)", "attempt=head.attempt, why=Reason.WORKER_LOST)"),
+        Edit(GROUP, "attempt=head.attempt + 1, why=why, overdue=False)", "attempt=head.attempt, why=why, overdue=False)"),
     )),
     Mutation("slot_not_freed", "a failed task keeps its slot", (
         Edit(GROUP, "(Free(), emit, Wait(head.sequence, due_wall_ms, delay_ms))", "(emit, Wait(head.sequence, due_wall_ms, delay_ms))"),
     )),
     Mutation("promotion_forgotten", "now and then the next task is not promoted", (
-        Edit(ENGINE, """        entry.task, entry.row = None, b""
-        if entry.parked:""", """        entry.task, entry.row = None, b""
-        if entry.parked and len(entry.parked) != 3:"""),
+        Edit(ENGINE, """        partition.tasks -= 1
+        if entry.parked and entry.group.sweep is None:""", """        partition.tasks -= 1
+        if entry.parked and entry.group.sweep is None and len(entry.parked) != 3:"""),
     )),
     Mutation("timer_fired_twice", "a timer fires twice, and the second time counts", (
         Edit(ENGINE, "                    self._feed(partition, entry, Due(entry.group.head.sequence))\n", """                    self._feed(partition, entry, Due(entry.group.head.sequence))
@@ -134,12 +134,13 @@ MUTATIONS = (
         Edit(READY, '            raise ValueError("group is ready already")\n', "            pass\n"),
         Edit(READY, "            self.discard(ready.partition, ready.key)\n", ""),
         Edit(READY, "found is not None and found[0] == ready.number", "found is not None"),
-        Edit(GROUP, "    effects = before if group.blocked else (*before, MakeReady())", "    effects = before if group.blocked else (*before, MakeReady(), MakeReady())"),
+        Edit(GROUP, "    effects = (*before, MakeReady()) if", "    effects = (*before, MakeReady(), MakeReady()) if"),
+        Edit(ENGINE, "        elif (partition.number, entry.key) not in self.ready:\n", "        else:\n"),
     )),
     # -- group state
     Mutation("state_of_a_failure", "the state that a failed attempt has set is applied", (
         Edit(GROUP, "(Free(), emit, Wait(head.sequence, due_wall_ms, delay_ms))", "(Free(), emit, *((SetState(report),) if report.state_set else ()), Wait(head.sequence, due_wall_ms, delay_ms))"),
-        Edit(EXECUTION, "        return outcomes.raised(error)\n", "        import msgspec\n        new = self.task.new_state\n        return msgspec.structs.replace(outcomes.raised(error), state=new, state_set=new is not None)\n"),
+        Edit(EXECUTION, "        return self.handler.judge(outcomes.raised(error), error)\n", "        import msgspec\n        new = self.task.new_state\n        return msgspec.structs.replace(outcomes.raised(error), state=new, state_set=new is not None)\n"),
     )),
     Mutation("state_twice", "the group state is applied twice", (
         Edit(GROUP, "(Free(), emit, *state, Leave(head.sequence))", "(Free(), emit, *state, *state, Leave(head.sequence))"),
@@ -152,7 +153,7 @@ MUTATIONS = (
         Edit(ENGINE, "            if needs_row(group):\n", "            if False:\n"),
     )),
     Mutation("task_row_dropped_early", "a task's row is deleted when it becomes the head", (
-        Edit(ENGINE, "        sequence, value = entry.parked.popleft()\n", '        sequence, value = entry.parked.popleft()\n        self._put("changelog", partition.number, rows.task_key(sequence, entry.key), None)\n'),
+        Edit(ENGINE, "        task = take_head(entry, value)\n", '        task = take_head(entry, value)\n        self._put("changelog", partition.number, rows.task_key(sequence, entry.key), None)\n'),
     )),
     Mutation("epoch_not_raised", "a new owner goes on with its predecessor's numbers", (
         Edit(PARTITION, "        self.counter = ((self.counter >> limits.EPOCH_SHIFT) + 1) << limits.EPOCH_SHIFT\n", "        pass\n"),
@@ -161,7 +162,7 @@ MUTATIONS = (
         Edit(PARTITION, "dict.fromkeys(INPUTS, 0) | (row.next_offsets if row else {})", "dict.fromkeys(INPUTS, 0)"),
     )),
     Mutation("forwarded_twice", "a task in the wrong partition is forwarded twice", (
-        Edit(ENGINE, '        self._out.append(Output("tasks", home, task.key, record.value, headers))\n', '        self._out += [Output("tasks", home, task.key, record.value, headers)] * 2\n'),
+        Edit(ENGINE, "        self._out.append(Output(record.topic, home, key, record.value, headers))\n", "        self._out += [Output(record.topic, home, key, record.value, headers)] * 2\n"),
     )),
     # -- the scheduler's shell
     Mutation("no_offsets", "transactions carry no offsets", (
@@ -199,7 +200,7 @@ MUTATIONS = (
 """),
     )),
     Mutation("ends_not_noted", "what lies behind the last record is not passed", (
-        Edit(ENGINE, "            if partition is not None and end > partition.read_up_to[topic]:", "            if False and partition is not None:"),
+        Edit(ENGINE, "            if partition is not None and number not in self.stopped and end >", "            if False and partition is not None and end >"),
     )),
     # -- the worker's shell
     Mutation("drain_forgets_a_claim", "a worker that drains says nothing of what it has claimed", (
