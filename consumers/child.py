@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from consumers import outcomes
+from consumers import faults, outcomes
 from consumers.handlers import Handler, Registry, load_handlers
 from consumers.outcomes import Outcome
 from consumers.task import Task
@@ -36,6 +36,7 @@ class Work(Struct, frozen=True, omit_defaults=True):
     group: str = ""
     task: DispatchedTask | None = None
     state: MaybeRaw = None
+    secrets: tuple[str, ...] = ()  # not to be shown in errors
 
 
 class Said(Struct, frozen=True, omit_defaults=True):
@@ -153,6 +154,7 @@ def _execute(registry: Registry, work: Work, out_fd: int) -> Outcome:
         transmit(out_fd, Said(fraction, note))
 
     assert work.task is not None  # only those are queued
+    faults.mask(work.secrets)
     task = Task(work.task, work.group, work.state, progress)
     handler = registry.get(work.task.type)
     try:
@@ -160,7 +162,8 @@ def _execute(registry: Registry, work: Work, out_fd: int) -> Outcome:
             raise LookupError(f"the child process found no handler for {work.task.type!r}")
         value = _call(handler, task)
     except BaseException as error:
-        return outcomes.raised(error)
+        outcome = outcomes.raised(error)
+        return outcome if handler is None else handler.judge(outcome, error)
     return outcomes.returned(value, task.new_state)
 
 

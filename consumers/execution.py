@@ -23,6 +23,8 @@ _NS: Final = 1_000_000_000
 # What was told to stop has this long before it is called stubborn (async, thread) or killed (process).
 GRACE_S: Final = 1.0
 _PROGRESS_INTERVAL_NS: Final = _NS // 10
+# Why it should have ended, as its worker says of what does not.
+_STUBBORN: Final = {Stop.TIMEOUT: (Reason.TIMEOUT, "timed out"), Stop.CANCEL: (Reason.BY_COMMAND, "cancelled")}
 
 
 class Executor(Protocol):
@@ -149,17 +151,18 @@ class Execution:
                 self.request_stop(Stop.TIMEOUT)
 
     def _say_stubborn(self) -> None:
-        """It goes on after its time: it stays running, since one at a time goes before progress.  Said once."""
-        if self._stubborn or self.stop is not Stop.TIMEOUT or self.started is None:
+        """It goes on though it should have ended: it stays running, since one at a time goes before progress.  Said
+        once; from then on an operator may release it.
+        """
+        if self._stubborn or self.stop not in _STUBBORN or self.started is None:
             return
         self._stubborn = True
         wire = self.wire
         since = f"{utc(self.started.wall_ms):%Y-%m-%dT%H:%M:%SZ}"
-        note = f"timed out, still running on {self.run.runtime.instance} since {since}"
+        reason, words = _STUBBORN[self.stop]
+        note = f"{words}, still running on {self.run.runtime.instance} since {since}"
         log.warning(note, type=wire.type, **self.log_fields())
-        self.run.report_progress(
-            self, Report(ReportKind.PROGRESS, wire.sequence, wire.token, reason=Reason.TIMEOUT, note=note)
-        )
+        self.run.report_progress(self, Report(ReportKind.PROGRESS, wire.sequence, wire.token, reason=reason, note=note))
 
     # -- progress: the first at once, then the newest, ten times a second
 

@@ -21,6 +21,11 @@ def mask(secrets: Iterable[str]) -> None:
     _secrets = tuple(sorted(secrets, key=len, reverse=True))  # one that holds another goes first
 
 
+def secrets() -> tuple[str, ...]:
+    """What is masked now."""
+    return _secrets
+
+
 def masked(text: str) -> str:
     for secret in _secrets:
         text = text.replace(secret, "***")

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
+from consumers import faults
 from consumers.execution import GRACE_S, Execution, Executor, moment
 from consumers.handlers import Handler, Registry
 from consumers.leases import Lease, LeaseKeeper, Stop
@@ -42,6 +43,7 @@ class LocalRunner:
     ) -> None:
         self._settings, self._registry, self.instance = settings, registry, instance
         self._exit_process = exit_process
+        faults.mask(settings.secret_texts())
         self.metrics = WorkerMetrics(CollectorRegistry())
         self.lease = Lease(settings, mono_ns() - int(settings.silence_s * _NS))  # out: nothing is proven yet
         self.running: set[LocalRun] = set()
@@ -77,7 +79,7 @@ class LocalRunner:
 
     def cancel(self, token: int) -> None:
         for run in [run for run in self.running if run.start.task.token == token]:
-            run.request_stop(Stop.DRAIN)
+            run.request_stop(Stop.CANCEL)
 
     def proven(self, began_ns: int) -> None:
         self.lease.extend(began_ns)

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from consumers import outcomes
+from consumers import faults, outcomes
 from consumers.child import Said, Work, receive, transmit
 from consumers.execution import Execution
 from consumers.handlers import Handler, Registry
@@ -71,7 +71,8 @@ class Child:
 
     def serve(self, execution: Execution) -> Outcome:
         """Have it execute; progress is passed on meanwhile."""
-        work = Work(execution.run.lease.until_ns, execution.task.group, execution.wire, execution.state)
+        until_ns, group = execution.run.lease.until_ns, execution.task.group
+        work = Work(until_ns, group, execution.wire, execution.state, faults.secrets())
         with self._sending:
             transmit(self._out, work)
         while True:

@@ -10,7 +10,7 @@ half open --(the probe succeeded)--> closed;  --(it failed)--> open again
 from collections import deque
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -23,6 +23,13 @@ class BreakerSettings(Struct, frozen=True):
     open_s: float = 30.0
 
 
+class Place(NamedTuple):
+    """One execution: tokens count for their partition only."""
+
+    partition: int
+    token: int
+
+
 class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
@@ -30,56 +37,64 @@ class BreakerState(StrEnum):
 
 
 class Breaker:
-    """Of one type.  `probe`: the fencing token of the one task that is out while it is half open."""
+    """Of one type.  `probe`: the one execution that is out while it is half open."""
 
     def __init__(self, settings: BreakerSettings) -> None:
         self._settings = settings
         self._outcomes: deque[bool] = deque(maxlen=settings.window)
+        self._failed = 0  # of these
         self.state = BreakerState.CLOSED
         self.until_mono_ms = 0
-        self.probe: int | None = None
+        self.probe: Place | None = None
 
-    def ended(self, token: int, succeeded: bool, mono_ms: int) -> bool:
+    def ended(self, place: Place, succeeded: bool, mono_ms: int) -> bool:
         """An execution has ended; whether the state changed.  What began before it opened says nothing new."""
         if self.state is BreakerState.CLOSED:
+            window = self._settings.window
+            if len(self._outcomes) == window:
+                self._failed -= not self._outcomes[0]
             self._outcomes.append(succeeded)
-            failed = self._outcomes.count(False)
-            if len(self._outcomes) == self._settings.window and failed >= self._settings.rate * len(self._outcomes):
+            self._failed += not succeeded
+            if len(self._outcomes) == window and self._failed >= self._settings.rate * window:
                 self._open(mono_ms)
                 return True
-        elif token == self.probe:
+        elif place == self.probe:
             self.probe = None
             if succeeded:
                 self.state = BreakerState.CLOSED
-                self._outcomes.clear()
             else:
                 self._open(mono_ms)
             return True
         return False
 
-    def came_back(self, token: int) -> None:
+    def came_back(self, place: Place) -> None:
         """That task did not end, but it is no longer out: another may be the probe."""
-        if token == self.probe:
+        if place == self.probe:
             self.probe = None
 
-    def allows(self, mono_ms: int) -> int | None:
+    def half_open(self, mono_ms: int) -> bool:
+        """Whether it has been open for its time just now."""
+        if self.state is not BreakerState.OPEN or mono_ms < self.until_mono_ms:
+            return False
+        self.state = BreakerState.HALF_OPEN
+        return True
+
+    @property
+    def allows(self) -> int | None:
         """How many may go out now; None: as many as there are."""
         if self.state is BreakerState.CLOSED:
             return None
-        if self.state is BreakerState.OPEN:
-            if mono_ms < self.until_mono_ms:
-                return 0
-            self.state = BreakerState.HALF_OPEN
-        return 0 if self.probe is not None else 1
+        return 1 if self.state is BreakerState.HALF_OPEN and self.probe is None else 0
 
     def _open(self, mono_ms: int) -> None:
         self.state = BreakerState.OPEN
         self.until_mono_ms = mono_ms + int(self._settings.open_s * 1000)
         self._outcomes.clear()
+        self._failed = 0
 
 
 class Breakers:
-    """All of one scheduler, by type; types that never failed have none."""
+    """All of one scheduler, by type; one that has not ended yet has none."""
 
     def __init__(self, settings: BreakerSettings) -> None:
         self.settings: Final = settings
@@ -88,32 +103,39 @@ class Breakers:
     def get(self, task_type: str) -> Breaker | None:
         return self._by_type.get(task_type)
 
-    def ended(self, task_type: str, token: int, succeeded: bool, mono_ms: int) -> BreakerState | None:
+    def ended(self, task_type: str, place: Place, succeeded: bool, mono_ms: int) -> BreakerState | None:
         """The new state of the type's breaker, if this execution changed it."""
         if not self.settings.rate:
             return None
         breaker = self._by_type.get(task_type)
         if breaker is None:
-            if succeeded:
-                return None
             breaker = self._by_type[task_type] = Breaker(self.settings)
-        return breaker.state if breaker.ended(token, succeeded, mono_ms) else None
+        return breaker.state if breaker.ended(place, succeeded, mono_ms) else None
 
-    def came_back(self, task_type: str, token: int) -> None:
+    def came_back(self, task_type: str, place: Place) -> None:
         if breaker := self._by_type.get(task_type):
-            breaker.came_back(token)
+            breaker.came_back(place)
 
-    def sent(self, task_type: str, token: int) -> None:
+    def sent(self, task_type: str, place: Place) -> None:
         """A task went out: the probe, if its type's breaker is half open."""
         breaker = self._by_type.get(task_type)
         if breaker is not None and breaker.state is BreakerState.HALF_OPEN:
-            breaker.probe = token
+            breaker.probe = place
 
-    def limits(self, mono_ms: int) -> Iterator[tuple[str, int]]:
+    def drop_partition(self, number: int) -> None:
+        """What is out of that partition will tell its next owner."""
+        for breaker in self._by_type.values():
+            if breaker.probe is not None and breaker.probe.partition == number:
+                breaker.probe = None
+
+    def half_open(self, mono_ms: int) -> list[str]:
+        """Types whose breaker has been open for its time just now."""
+        return [task_type for task_type, breaker in self._by_type.items() if breaker.half_open(mono_ms)]
+
+    def limits(self) -> Iterator[tuple[str, int]]:
         """Types whose breaker is not closed, and how many of each may go out now."""
         for task_type, breaker in self._by_type.items():
-            allowed = breaker.allows(mono_ms)
-            if allowed is not None:
+            if (allowed := breaker.allows) is not None:
                 yield task_type, allowed
 
     def states(self) -> dict[str, Breaker]:

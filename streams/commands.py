@@ -7,7 +7,8 @@ transaction that carries out what it asks, or later when it waits for the fate o
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Raw
+import msgspec
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from streams import edits, history, limits, protocol, rows
@@ -61,10 +62,13 @@ def take(engine: "Engine", partition: Partition, record: "Input") -> None:
         group = key.decode()
         if not group or command.group not in (None, group) or not command.id:
             raise ValueError("its key and its `group` must name one group, and its `id` itself")
+        if command.until is not None and command.until.tzinfo is None:
+            raise ValueError("`until` needs an offset from UTC")
     except protocol.VersionError:
         raise
     except ValueError as error:  # msgspec.DecodeError and UnicodeDecodeError are such
         engine.set_aside(partition, record, Reason.BAD_JSON, f"no command: {error}")
+        _answer_unreadable(engine, partition, key, record.value or b"", str(error))
         return
     home = home_partition(key, engine.partition_count)
     if home != partition.number:
@@ -90,6 +94,29 @@ def take(engine: "Engine", partition: Partition, record: "Input") -> None:
         _carry_out(engine, partition, key, command, by)
     except _Refused as refused:
         _refuse(engine, partition, key, by, refused.why)
+
+
+class _Sender(Struct):
+    """What can be read of a command that makes no sense."""
+
+    id: str
+    actor: str = ""
+
+
+def _answer_unreadable(engine: "Engine", partition: Partition, key: bytes | None, value: bytes, detail: str) -> None:
+    """Whoever sent it may wait: if it has an id, and is where its answer would be, it is refused by that id."""
+    try:
+        sender = _decode_sender(value)
+        group = (key or b"").decode()
+    except (ValueError, RecursionError):
+        return
+    if group and sender.id and home_partition(group.encode(), engine.partition_count) == partition.number:
+        command_id, actor = cut(sender.id, limits.NAME_CHARS_MAX), cut(sender.actor, limits.NAME_CHARS_MAX)
+        event = history.not_a_command(group, command_id, actor, cut(detail, limits.NOTE_CHARS_MAX), engine.now)
+        engine.publish(partition, group.encode(), event)
+
+
+_decode_sender: Final = msgspec.json.Decoder(_Sender).decode
 
 
 def _refuse(engine: "Engine", partition: Partition, key: bytes, by: By, why: Refusal) -> None:

@@ -17,7 +17,8 @@ _OWN: Final = ("id", "timeout_s", "max_attempts", "idempotency_key", "priority",
 def with_payload(
     row: rows.TaskRow, task: AcceptedTask, payload: Raw, bytes_max: int
 ) -> tuple[rows.TaskRow, AcceptedTask]:
-    """The same task with another payload, as a plain record: an event's attributes stay as fields.
+    """The same task with another payload, as a plain record: an event's attributes stay as fields.  What was
+    published is kept beside it.
 
     Raises `ValueError` with a sentence if that is no task any more.
     """
@@ -29,7 +30,8 @@ def with_payload(
     if task.not_before_ms is not None:
         fields["not_before"] = utc(task.not_before_ms).isoformat()
     headers = [header for header in row.headers if not cloudevents.is_attribute(header[0])]
-    new = replace(row, key=task.key, value=_encode(fields | task.extra), headers=headers)
+    original = row.original or rows.Original(row.key, row.value, row.headers)
+    new = replace(row, key=task.key, value=_encode(fields | task.extra), headers=headers, original=original)
     read = read_task(
         new.key, new.value, new.headers, partition=row.origin_partition, offset=row.origin_offset, bytes_max=bytes_max
     )

@@ -17,7 +17,7 @@ import msgspec
 
 from streams import commands, edits, history, limits, protocol, rows, totals
 from streams import group as machine
-from streams.breakers import Breakers, BreakerSettings, BreakerState
+from streams.breakers import Breakers, BreakerSettings, BreakerState, Place
 from streams.catalogue import TYPES_MAX, WAIT_S
 from streams.clock import Now
 from streams.distribution import Distribution
@@ -237,6 +237,7 @@ class Engine:
         self._pauses = [pause for pause in self._pauses if pause[1] != number]
         heapq.heapify(self._pauses)
         self._asking.drop_partition(number)
+        self.breakers.drop_partition(number)
         partition.held.clear()  # their offsets are not committed: they come again
         self._dirty = {k: e for k, e in self._dirty.items() if k[0] != number}
         for heap in (self._delays, self._times):
@@ -652,21 +653,27 @@ class Engine:
             running.update(scheduler.running)
         self.capacity = Capacity((m for m in self.members if m.role == "worker"), unclaimed, running)
         self.capacity.share(self.demand(), (s.demand for s in schedulers))
-        allowed = dict(self.breakers.limits(self._now.mono_ms))
-        for task_type, most in allowed.items():
-            self.capacity.bound(task_type, most)
+        self._half_open()
         if self.here is not None:
-            self.here.allowed = allowed
             self.here.workers, self.capacity.never = self.capacity, self.here.only
             self._start_here()
+        for task_type, most in self.breakers.limits():
+            self.capacity.bound(task_type, most)
         for ready, dispatch_partition in self.ready.drain(self.capacity):
             partition = self.partitions[ready.partition]
             entry = partition.entries[ready.key]
             token = partition.next_number()
             if entry.task is not None:
-                self.breakers.sent(entry.task.type, token)
+                self.breakers.sent(entry.task.type, Place(partition.number, token))
             self._feed(partition, entry, Granted(token, dispatch_partition))
         self._take_back()
+
+    def _half_open(self) -> None:
+        """Breakers that have waited for their time let one probe out from now on."""
+        if not self.partitions:
+            return
+        for task_type in self.breakers.half_open(self._now.mono_ms):
+            self._tell_breaker(next(iter(self.partitions.values())), task_type, BreakerState.HALF_OPEN)
 
     # -- local execution
 
@@ -674,13 +681,14 @@ class Engine:
         """Give this process's free slots to ready heads.  To the machine: dispatched, claimed and started at once."""
         here = self.here
         assert here is not None
+        here.allowed = dict(self.breakers.limits())
         for ready, _ in self.ready.drain(here):
             partition = self.partitions[ready.partition]
             entry = partition.entries[ready.key]
             head, task = entry.group.head, entry.task
             assert head is not None and task is not None
             token = partition.next_number()
-            self.breakers.sent(task.type, token)
+            self.breakers.sent(task.type, Place(partition.number, token))
             self._feed(partition, entry, Granted(token, LOCAL))
             started = Report(
                 protocol.ReportKind.STARTED, head.sequence, token, started=here.moment(),
@@ -866,7 +874,7 @@ class Engine:
             case Progress(report, worker):
                 head, task = entry.group.head, entry.task
                 assert head is not None and task is not None
-                if report.reason is Reason.TIMEOUT:
+                if report.reason in machine.GOES_ON:
                     entry.overdue = report.note or "goes on after its time"
                 event = history.progress(entry.name, task, head, report, worker, self._now)
                 self._publish(partition, entry.key, event)
@@ -991,14 +999,21 @@ class Engine:
         }  # fmt: skip
         if error is not None:
             marks |= {"error-type": error.type, "error": error.message, "traceback": error.traceback or ""}
-        if first is not None and first != error:
-            marks |= {"first-error-type": first.type, "first-error": first.message}
+        first = first or error
+        if first is not None:
+            marks |= {
+                "first-error-type": first.type, "first-error": first.message, "first-traceback": first.traceback or "",
+            }  # fmt: skip
         if cascade_of:
             marks["cascade-of"] = cascade_of
-        self._write_dead_letter(partition, row.key, row.value, row.headers, marks)
+        original = row.original or row
+        if row.original is not None:
+            marks["edited-value"] = row.value.decode()
+        self._write_dead_letter(partition, original.key, original.value, original.headers, marks)
         letter = rows.DeadRow(
-            rows.ROW_FORMAT, value, self._now.wall_ms, reason, task.task_id, task.type, attempts, error, cascade_of
-        )
+            rows.ROW_FORMAT, value, self._now.wall_ms, reason, task.task_id, task.type, attempts, error, cascade_of,
+            None if first == error else first,
+        )  # fmt: skip
         partition.memory.bury(place, letter)
         self._put("changelog", partition.number, rows.dead_key(*place), rows.encode(letter))
 
@@ -1067,6 +1082,7 @@ class Engine:
 
     def _judge(self, partition: Partition, task_type: str, effect: Emit) -> None:
         """What this execution's end says about its type: successes and failures do, a snooze and a return do not."""
+        place = Place(partition.number, effect.token)
         match effect.state:
             case TaskState.SUCCEEDED:
                 succeeded = True
@@ -1075,15 +1091,18 @@ class Engine:
             case TaskState.DISPATCHED | TaskState.RUNNING | TaskState.CANCELLING:
                 return
             case _:
-                self.breakers.came_back(task_type, effect.token)
+                self.breakers.came_back(task_type, place)
                 return
-        state = self.breakers.ended(task_type, effect.token, succeeded, self._now.mono_ms)
+        state = self.breakers.ended(task_type, place, succeeded, self._now.mono_ms)
         if state is not None:
-            self.counts["breaker", state] += 1
-            until = (
-                self._now.wall_ms + int(self.breakers.settings.open_s * 1000) if state is BreakerState.OPEN else None
-            )
-            self._publish(partition, None, history.breaker(task_type, state, self.instance, until, self._now))
+            self._tell_breaker(partition, task_type, state)
+
+    def _tell_breaker(self, partition: Partition, task_type: str, state: BreakerState) -> None:
+        """It speaks for all partitions of this scheduler; the event stands in one of them."""
+        self.counts["breaker", state] += 1
+        until = self._now.wall_ms + int(self.breakers.settings.open_s * 1000) if state is BreakerState.OPEN else None
+        partition.changed = True
+        self._publish(partition, None, history.breaker(task_type, state, self.instance, until, self._now))
 
     def _note_run(self, task_type: str, report: Report) -> None:
         if report.started is None or report.ended is None:

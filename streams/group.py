@@ -86,7 +86,7 @@ class Head(Struct, frozen=True, omit_defaults=True, array_like=True):
     last_error: ErrorInfo | None = None
     on_failure: FailurePolicy | None = None  # as the task itself asks
     attempts_before: int = 0  # attempts from before an operator let it start anew; they do not count
-    overdue: bool = False  # RUNNING: its worker says that it goes on after its time
+    overdue: bool = False  # RUNNING: its worker says that it goes on after its time, or after it was cancelled
     stop: Stop | None = None
     first_error: ErrorInfo | None = None
 
@@ -147,6 +147,8 @@ class Group(Struct, frozen=True):
 
 
 IDLE: Final = Group()
+# What a worker says with `progress` of a handler that it cannot end.
+GOES_ON: Final = frozenset({Reason.TIMEOUT, Reason.BY_COMMAND})
 
 
 # Events
@@ -535,7 +537,7 @@ def _reported_running(group: Group, event: Reported, now: Now, policy: Policy) -
         case ReportKind.RENEWED:
             return group, (Lease(head.token),)
         case ReportKind.PROGRESS:
-            if report.reason is Reason.TIMEOUT and not head.overdue:
+            if report.reason in GOES_ON and not head.overdue:
                 group = replace(group, head=replace(head, overdue=True))
             return group, (Progress(report, event.worker),)
         case ReportKind.SUCCEEDED:
@@ -817,9 +819,13 @@ def _settle_failure(group: Group, by: By) -> tuple[Group, tuple[Effect, ...]]:
 
 
 def _release_asked(group: Group, event: ReleaseAsked, now: Now, policy: Policy) -> Decision:
-    """An operator takes it upon himself that what goes on after its time does no harm: its token is stale from now."""
+    """An operator takes it upon himself that what goes on after its time does no harm: its token is stale from now.
+
+    Its worker must have said that it cannot end it: what was just told to stop may still be about to, and what comes
+    next must not run beside it.
+    """
     head = _head(group)
-    if not head.overdue and head.stop is None:
+    if not head.overdue:
         return _refuse(group, event.by, Refusal.RUNS_IN_TIME)
     group, effects = _cut_off(group, head, Reason.RELEASED, now, policy)
     return group, (Answer(event.by, Outcome.DONE), *effects)

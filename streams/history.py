@@ -160,6 +160,21 @@ def answered(
     )
 
 
+def not_a_command(group: str, command_id: str, actor: str, detail: str, now: Now) -> Event:
+    """The answer to a record of `commands` that is none: what is wrong with it."""
+    return Event(
+        PROTOCOL,
+        EventKind.COMMAND,
+        utc(now.wall_ms),
+        group=group,
+        command_id=command_id,
+        outcome=Outcome.REFUSED,
+        actor=actor or None,
+        reason=Refusal.BAD_COMMAND,
+        note=detail,
+    )
+
+
 def announced(group: str, announce: Announce, now: Now) -> Event:
     """The group was paused, resumed, blocked or unblocked."""
     by, until = announce.by, announce.until_wall_ms

@@ -119,7 +119,7 @@ class Refusal(StrEnum):
     NOT_WAITING = "not_waiting"  # the head does not wait for a retry
     NOT_BEFORE = "not_before"  # the head waits for the time that its publisher set
     NOT_RUNNING = "not_running"
-    RUNS_IN_TIME = "runs_in_time"  # only what goes on after its timeout, or after a cancel, may be released
+    RUNS_IN_TIME = "runs_in_time"  # only what its worker could not end, after its timeout or a cancel, may be released
     IN_FLIGHT = "in_flight"  # the head is dispatched or running
     STOPPING = "stopping"  # the head is being cancelled or skipped already
     SWEEPING = "sweeping"  # the group's backlog is being cancelled
@@ -239,10 +239,11 @@ class Dispatch(Struct, frozen=True, omit_defaults=True):
 class Report(Struct, frozen=True, omit_defaults=True):
     """What happened to one task.  Which fields matter depends on `kind`:
 
-    started: `started`, `policy`; renewed: none; progress: `fraction`, `note`, and `reason` timeout if it goes on after
-    its time and cannot be stopped; succeeded: `started`, `ended`, `result`, `state` when `state_set`; failed:
-    `started`, `ended`, `error`, `reason`, `delay_s` (asked for by `Retry`), `retryable`; rejected (by the handler, no
-    retry): `reason`, `error`; snoozed: `delay_s`; returned: `reason`; abandoned: `started`, `ended`.
+    started: `started`, `policy`; renewed: none; progress: `fraction`, `note`, and `reason` timeout or by_command if it
+    goes on after its time, or after it was cancelled, and cannot be stopped; succeeded: `started`, `ended`, `result`,
+    `state` when `state_set`; failed: `started`, `ended`, `error`, `reason`, `delay_s` (asked for by `Retry`),
+    `retryable`; rejected (by the handler, no retry): `reason`, `error`; snoozed: `delay_s`; returned: `reason`;
+    abandoned: `started`, `ended`.
     """
 
     kind: ReportKind

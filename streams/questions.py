@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from streams import commands, protocol, reasons
+from streams import commands, limits, protocol, reasons
+from streams.breakers import BreakerState
 from streams.clock import now
-from streams.engine import Engine
+from streams.engine import Engine, read_origin
 from streams.group import Phase
 from streams.http import Route
+from streams.intake import AcceptedTask, read_task
 from streams.memory import Dead
 from streams.murmur2 import home_partition
-from streams.partition import Entry, read_row
+from streams.partition import Entry, Partition, read_row
 from streams.reasons import Blocker
 from streams.rows import DeadRow
 
@@ -56,7 +58,14 @@ def routes(scheduler: "Scheduler") -> dict[str, Route]:
         return 200, {"as_of_ms": now().wall_ms, "dead_letters": found}
 
     async def breakers(request: web.Request) -> tuple[int, Any]:
-        found = [{"type": t, "state": b.state, "probe": b.probe} for t, b in engine.breakers.states().items()]
+        moment = now()
+        found = [
+            {
+                "type": t, "state": b.state, "probe": b.probe,
+                "until_ms": moment.wall_ms + b.until_mono_ms - moment.mono_ms if b.state is BreakerState.OPEN else None,
+            }
+            for t, b in engine.breakers.states().items()
+        ]  # fmt: skip
         return 200, {"as_of_ms": now().wall_ms, "scheduler": engine.instance, "breakers": found}
 
     async def tasks(request: web.Request) -> tuple[int, Any]:
@@ -133,8 +142,17 @@ def explain(engine: Engine, group: str, held: Collection[tuple[str, int]] = ()) 
         answer |= {"phase": Phase.IDLE, "text": "idle: nothing is waiting"}
         if entry is not None and entry.group.pause is not None:
             answer |= {"blocker": Blocker.PAUSED, "text": f"idle, and {reasons.paused(entry)}"}
+        elif entry is not None and entry.group.blocked is not None:
+            answer |= {"blocker": Blocker.BLOCKED, "text": f"idle, and blocked: {entry.group.blocked}; unblock it"}
     else:
         answer |= summary(entry) | _why(engine, entry)
+    if waiting := engine.partitions[number].held:
+        intake = reasons.of_held(engine, engine.partitions[number])
+        of_group = sum((record.key or b"") == group.encode(errors="surrogatepass") for record in waiting)
+        answer["intake_paused"] = {"records": len(waiting), "of_group": of_group}
+        answer["text"] += f"; {intake.text}; {of_group} of the {len(waiting)} records that wait there are of this group"
+        if of_group:
+            answer.setdefault("blocker", intake.blocker)
     for topic, partition in held:
         if partition == number:
             answer["held_by_transaction"] = f"{topic}-{partition}"
@@ -156,7 +174,11 @@ def _why(engine: Engine, entry: Entry) -> dict[str, Any]:
     if head is not None and head.why is not None:
         found["why"] = head.why
     if why.blocker is Blocker.NO_FREE_SLOT and entry.task is not None:
-        found["position"] = engine.ready.position(home_partition(entry.key, engine.partition_count), entry.key)
+        position = engine.ready.position(home_partition(entry.key, engine.partition_count), entry.key)
+        found["position"] = position
+        run_ms, out = engine.run_ms.get(entry.task.type), engine.out[entry.task.type]
+        if position is not None and run_ms is not None and out:  # as many start in the time of one task as are out
+            found["expected_start"] = protocol.utc(engine.now.wall_ms + int(run_ms * (position // out + 1)))
     if head is not None and head.last_error is not None:
         found["error"] = head.last_error
     pause = entry.group.pause
@@ -168,21 +190,46 @@ def _why(engine: Engine, entry: Entry) -> dict[str, Any]:
 def explain_task(engine: Engine, group: str, task_id: str) -> dict[str, Any]:
     """Why one task of a group waits.  `position`: 0 is the head."""
     answer = explain(engine, group)
-    entry = _find(engine, group)
-    if entry is None or not answer["owned"]:
+    if not answer["owned"]:
         return answer
-    if entry.task is not None and entry.task.task_id == task_id:
+    entry, partition = _find(engine, group), engine.partitions[answer["partition"]]
+    if entry is not None and entry.task is not None and entry.task.task_id == task_id:
         return answer | {"task_id": task_id, "position_in_group": 0}
-    found = commands.find_parked(entry, task_id)
-    if found is None:
+    found = None if entry is None else commands.find_parked(entry, task_id)
+    if entry is None or found is None:
+        if (place := _find_held(partition, group, task_id)) is not None:
+            why = reasons.of_held(engine, partition)
+            return answer | {
+                "task_id": task_id, "blocker": why.blocker, "text": f"task {task_id} is not taken in yet, {why.text}",
+                "position_in_intake": place,
+            }  # fmt: skip
         return answer | {"task_id": task_id, "text": f"no task {task_id!r} waits or runs in group {group!r}"}
     why = reasons.of_parked(entry, found[0])
     text = f"task {task_id} is {why.text}; that one: {answer['text']}"
     more = {"blocker": why.blocker, "text": text, "position_in_group": found[0] + 1}
+    answer.pop("expected_start", None)  # that of the head
     run_ms = engine.run_ms.get(found[1].type)
-    if run_ms is not None:
+    why_head = reasons.of_group(engine, entry)
+    if run_ms is not None and (why_head.until_ms is not None or why_head.blocker in reasons.MOVING):
         more["expected_wait_s"] = round(run_ms * (found[0] + 1) / 1000, 3)
+        begins_ms = max(why_head.until_ms or 0, engine.now.wall_ms) + int(run_ms * (found[0] + 1))
+        more["expected_start"] = protocol.utc(begins_ms)
     return answer | {"task_id": task_id} | more
+
+
+def _find_held(partition: Partition, group: str, task_id: str) -> int | None:
+    """How many records of the partition come before this task, which is read and not taken in."""
+    key = group.encode(errors="surrogatepass")
+    for place, record in enumerate(partition.held):
+        if record.key == key:
+            origin_partition, origin_offset, _, headers, _ = read_origin(record, 2**31)
+            task = read_task(
+                key, record.value, headers, partition=origin_partition, offset=origin_offset,
+                bytes_max=limits.RECORD_BYTES_MAX,
+            )  # fmt: skip
+            if isinstance(task, AcceptedTask) and task.task_id == task_id:
+                return place
+    return None
 
 
 def dead_letters(engine: Engine, query: Mapping[str, str], limit: int) -> list[dict[str, Any]]:
@@ -222,7 +269,10 @@ def _letter(place: Dead, row: DeadRow, *, full: bool) -> dict[str, Any]:
     }  # fmt: skip
     if full:
         task = read_row(row.task)[1]
-        letter |= {"payload": task.payload, "labels": task.labels, "error_info": row.error}
+        letter |= {
+            "payload": task.payload, "labels": task.labels, "error_info": row.error,
+            "first_error": row.first_error or row.error,
+        }  # fmt: skip
     return letter
 
 

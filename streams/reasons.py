@@ -5,15 +5,16 @@ what only an operator lifts, then time, then capacity.
 """
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from streams.breakers import BreakerState
-from streams.group import Phase
+from streams.group import Head, Phase
+from streams.murmur2 import home_partition
 from streams.protocol import Reason, utc
 
 if TYPE_CHECKING:
     from streams.engine import Engine
-    from streams.partition import Entry
+    from streams.partition import Entry, Partition
 
 
 class Blocker(StrEnum):
@@ -30,7 +31,9 @@ class Blocker(StrEnum):
     NO_HANDLER = "no_handler"
     BREAKER = "breaker"
     NO_FREE_SLOT = "no_free_slot"
+    TAKING_OVER = "taking_over"  # the owner before may still run what it had begun
     BEHIND = "behind"  # another task of its group is first
+    INTAKE = "intake"  # there is no room for it: it is read, and not taken in
 
 
 class Why(NamedTuple):
@@ -42,6 +45,10 @@ class Why(NamedTuple):
     limiter: str | None = None
 
 
+# Reasons that go away by themselves when work goes on, so that a start can be expected.
+MOVING: Final = frozenset({Blocker.RUNNING, Blocker.DISPATCHED, Blocker.NO_FREE_SLOT, Blocker.TAKING_OVER})
+
+
 def of_group(engine: "Engine", entry: "Entry") -> Why:
     """Why the group's next start has not happened.  The group has a head, or a sweep is under way."""
     group, head, task = entry.group, entry.group.head, entry.task
@@ -49,7 +56,7 @@ def of_group(engine: "Engine", entry: "Entry") -> Why:
     if head is None or task is None:
         return Why(Blocker.SWEEPING, f"{group.parked} parked tasks are being taken out, nothing starts meanwhile")
     if head.phase is Phase.RUNNING:
-        doing = entry.overdue or f"runs on {head.worker}"
+        doing = entry.overdue or _runs(entry, head)
         if head.stop is not None:
             doing = f"{doing}, and is being cancelled"
         return Why(Blocker.RUNNING, f"task {task.task_id} {doing}{behind}")
@@ -70,7 +77,12 @@ def of_group(engine: "Engine", entry: "Entry") -> Why:
         if head.why is None:
             return Why(Blocker.NOT_BEFORE, text, due)
         return Why(Blocker.SNOOZED if head.why is Reason.SNOOZED else Blocker.BACKOFF, text, due)
-    return _ready(engine, task.type, behind)
+    return _ready(engine, entry, task.type, behind)
+
+
+def _runs(entry: "Entry", head: Head) -> str:
+    since = f" since {utc(entry.since_ms):%H:%M:%S} UTC" if entry.since_ms else ""
+    return f"{'goes on after its time' if head.overdue else 'runs'} on {head.worker}{since}"
 
 
 def _blocked(entry: "Entry", task_id: str) -> str:
@@ -89,7 +101,12 @@ def paused(entry: "Entry") -> str:
     return f"paused by {pause.by.actor or 'somebody'} since {utc(pause.since_wall_ms):%H:%M:%S} UTC{until}{note}"
 
 
-def _ready(engine: "Engine", task_type: str, behind: str) -> Why:
+def _ready(engine: "Engine", entry: "Entry", task_type: str, behind: str) -> Why:
+    number = home_partition(entry.key, engine.partition_count)
+    left_ms = engine.partitions[number].quiet_until_ms - engine.now.mono_ms
+    if left_ms > 0:
+        text = "its partition was taken over: what the owner before may have begun must have ended first"
+        return Why(Blocker.TAKING_OVER, text + behind, engine.now.wall_ms + left_ms)
     if not engine.handles(task_type):
         text = f"no worker handles type {task_type!r}: start one whose handlers include it{behind}"
         return Why(Blocker.NO_HANDLER, text, limiter=task_type)
@@ -108,3 +125,14 @@ def of_parked(entry: "Entry", place: int) -> Why:
     first = entry.task.task_id if entry.task is not None else "(those that are being taken out)"
     between = f" and {place} parked before it" if place else ""
     return Why(Blocker.BEHIND, f"behind task {first}{between}")
+
+
+def of_held(engine: "Engine", partition: "Partition") -> Why:
+    """Why what was read from a partition's `tasks` is not taken in.  Something is held."""
+    first = partition.held[0]
+    entry = partition.entries.get(first.key or b"")
+    full = engine.flow.full(entry.group.parked if entry is not None else 0, partition.tasks)
+    name = (first.key or b"").decode(errors="backslashreplace")
+    of = f" (group {name!r})" if entry is not None and full and "in this group" in full else ""
+    why = f": {full}{of}" if full else ""
+    return Why(Blocker.INTAKE, f"intake of partition {partition.number} pauses until there is room{why}")

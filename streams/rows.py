@@ -53,8 +53,20 @@ class PartitionRow(Struct, array_like=True):
     runs_tasks: bool = False  # the owner also runs handlers, and may have begun what no row tells
 
 
+class Original(Struct, array_like=True, gc=False):
+    """A record as its publisher wrote it."""
+
+    key: bytes | None
+    value: bytes
+    headers: Headers
+
+
 class TaskRow(Struct, array_like=True, gc=False):
-    """A task's record byte for byte: what a dead letter gives back, and what is parsed again when it is promoted."""
+    """A task's record byte for byte: what a dead letter gives back, and what is parsed again when it is promoted.
+
+    Once somebody has given it another payload, `value` and `headers` are what runs, and `original` is what was
+    published.
+    """
 
     v: int
     origin_partition: int
@@ -63,6 +75,7 @@ class TaskRow(Struct, array_like=True, gc=False):
     value: bytes
     headers: Headers
     accepted_ms: int = 0  # wall time
+    original: Original | None = None
 
 
 class HeadRow(Struct, array_like=True):
@@ -84,6 +97,7 @@ class DeadRow(Struct, array_like=True, gc=False):
     attempts: int
     error: ErrorInfo | None = None
     cascade_of: int = 0  # sequence of the task whose failure took this one along
+    first_error: ErrorInfo | None = None
 
 
 class SeenRow(Struct, array_like=True, gc=False):

@@ -1,4 +1,4 @@
-"""Commands that act on groups: pause, resume, cancel, skip, retry, unblock, release, edit, forget."""
+"""Commands that act on groups: pause, resume, cancel, skip, retry, unblock, release, edit, forget; and breakers."""
 
 import re
 import sys
@@ -10,8 +10,8 @@ import msgspec
 import typer
 from msgspec import Raw
 
-from pstp.cli.console import AsJson, console, print_json, printable
-from pstp.service import find_groups, new_command, send_command, send_commands
+from pstp.cli.console import AsJson, console, print_json, print_table, printable
+from pstp.service import find_groups, list_breakers, new_command, send_command, send_commands
 from streams.clock import now
 from streams.errors import UserError
 from streams.protocol import Command, CommandKind, Event, Outcome, utc
@@ -31,7 +31,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def register(app: typer.Typer) -> None:
-    for function in (pause, resume, cancel, skip, retry, unblock, release, edit, forget):
+    for function in (pause, resume, cancel, skip, retry, unblock, release, edit, forget, breakers):
         app.command()(function)
 
 
@@ -137,6 +137,26 @@ def forget(group: Group, actor: Actor = "", note: Note = "", as_json: AsJson = F
     Example: `pstp forget customer-17`
     """
     _to_one(CommandKind.FORGET_GROUP, group, as_json, actor=actor, note=note)
+
+
+def breakers(as_json: AsJson = False) -> None:
+    """List the circuit breakers of all types: closed, open until when, or half open with one probe.
+
+    Each scheduler has its own, for the groups of its partitions.  Example: `pstp breakers`
+    """
+    found = list_breakers(Settings())
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            b["type"], b["scheduler"], b["state"].replace("_", " "), "one is out" if b["probe"] else None,
+            f"{utc(b['until_ms']):%H:%M:%S} UTC" if b["until_ms"] else None,
+        )
+        for b in found
+    ]  # fmt: skip
+    columns = ("type", "scheduler", "state", "probe", "until")
+    print_table("breakers", columns, rows, "no type has a breaker: PSTP_BREAKER_RATE switches them on")
 
 
 def _to_one(kind: CommandKind, group: str, as_json: bool, **fields: Any) -> None:

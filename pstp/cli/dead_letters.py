@@ -25,6 +25,7 @@ OfGroup = Annotated[str | None, typer.Option("--group", help="of this group")]
 OfType = Annotated[str | None, typer.Option("--type", help="of this type")]
 OfReason = Annotated[str | None, typer.Option("--reason", help="with this reason, such as attempts_spent")]
 Since = Annotated[str | None, typer.Option(help="not older than 90s, 10m, 2h or 1d")]
+Until = Annotated[str | None, typer.Option("--until", help="older than 90s, 10m, 2h or 1d")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="task id")]
 Sequence = Annotated[int | None, typer.Option(help="which one, if several of the group have this id")]
 
@@ -37,14 +38,14 @@ def register(app: typer.Typer) -> None:
 
 
 def redrivable(
-    group: OfGroup = None, task_type: OfType = None, reason: OfReason = None, since: Since = None,
+    group: OfGroup = None, task_type: OfType = None, reason: OfReason = None, since: Since = None, until: Until = None,
     limit: Annotated[int, typer.Option(min=1, help="at most this many")] = 100, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """List the dead letters that can be redriven, oldest first.
 
     Example: `pstp redrivable --type mail.send --since 1d`
     """
-    found = list_dead_letters(Settings(), _filter(group, None, task_type, reason, since), limit)
+    found = list_dead_letters(Settings(), _filter(group, None, task_type, reason, since, until), limit)
     if as_json:
         print_json(found)
         return
@@ -71,7 +72,7 @@ def dead_letter(group: Group, task: TaskId, sequence: Sequence = None, as_json: 
 
 def redrive(
     group: OfGroup = None, task: Annotated[str | None, typer.Option("--id", help="this task id")] = None,
-    task_type: OfType = None, reason: OfReason = None, since: Since = None,
+    task_type: OfType = None, reason: OfReason = None, since: Since = None, until: Until = None,
     to: Annotated[str, typer.Option(help="head: before all that waits; tail: behind it")] = "head",
     payload: Annotated[str | None, typer.Option(help='another payload; "@file" or "-" reads it; needs --id')] = None,
     per_s: Annotated[float, typer.Option(min=0, help="at most so many a second; 0: no limit")] = 0,
@@ -87,7 +88,7 @@ def redrive(
     if payload is not None and (task is None or group is None):
         raise UserError("another payload is for one dead letter: name it with --group and --id")
     settings = Settings()
-    letters = list_dead_letters(settings, _filter(group, task, task_type, reason, since))
+    letters = list_dead_letters(settings, _filter(group, task, task_type, reason, since, until))
     if dry_run:
         if as_json:
             print_json({"count": len(letters)})
@@ -132,7 +133,10 @@ def discard(
 
 
 def _filter(
-    group: str | None, task: str | None, task_type: str | None, reason: str | None, since: str | None
+    group: str | None, task: str | None, task_type: str | None, reason: str | None, since: str | None, until: str | None
 ) -> DeadLetterFilter:
-    since_ms = None if since is None else now().wall_ms - int(duration_s(since) * 1000)
-    return DeadLetterFilter(group, task, task_type, reason, since_ms)
+    return DeadLetterFilter(group, task, task_type, reason, _ago_ms(since), _ago_ms(until))
+
+
+def _ago_ms(time: str | None) -> int | None:
+    return None if time is None else now().wall_ms - int(duration_s(time) * 1000)

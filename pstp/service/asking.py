@@ -32,6 +32,19 @@ def ask_all(settings: Settings, path: str, query: dict[str, Any]) -> list[Any]:
     return [ask(scheduler, path, query) for scheduler in schedulers(settings).values()]
 
 
+def list_breakers(settings: Settings) -> list[dict[str, Any]]:
+    """Breakers of all schedulers, by type: `type`, `scheduler`, `state`, `until_ms` (wall time, of an open one),
+    `probe` (whether one is out).  Each speaks for the groups of its scheduler's partitions.  Raises `UserError`.
+    """
+    found = [
+        {"type": b["type"], "scheduler": answer["scheduler"], "state": b["state"], "until_ms": b.get("until_ms"),
+         "probe": b["probe"] is not None}
+        for answer in ask_all(settings, "/breakers", {})
+        for b in answer["breakers"]
+    ]  # fmt: skip
+    return sorted(found, key=lambda breaker: (breaker["type"], breaker["scheduler"]))
+
+
 def schedulers(settings: Settings) -> dict[str, Member]:
     """Those that are alive.  Raises `UserError` if there is none."""
     found = members(settings, "scheduler")

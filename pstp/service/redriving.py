@@ -1,6 +1,6 @@
 """Open dead letters, and jobs that redrive them."""
 
-import time
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -71,7 +71,8 @@ def read_dead_letter(
 
 
 class RedriveJob:
-    """Redrives what it found when it was made.  `run` yields after each batch; `abort` ends it at the next one.
+    """Redrives what it found when it was made.  `run` yields after each batch; `abort`, from any thread, ends it before
+    the next one.
 
     Progress is in the fields.  Running it twice does nothing twice: a dead letter is open only once.
     """
@@ -81,11 +82,9 @@ class RedriveJob:
         actor: str = "", note: str = "", per_s: float = 0, payload: Raw | None = None,
     ) -> None:  # fmt: skip
         """`per_s`: at most so many a second, 0 as fast as they are answered.  `payload` replaces that of each."""
-        # In a group the original order is kept whichever way they go: the scheduler sorts those at the head by
-        # sequence, and those at the tail arrive here in that order.
-        letters = sorted(letters, key=lambda letter: (letter.at_ms, letter.sequence))
-        if position == "tail":
-            letters.sort(key=lambda letter: letter.sequence)
+        # In a group the original order is kept whichever way they go, and however slowly: a later one sent first could
+        # begin before the earlier one has been sent.
+        letters = sorted(letters, key=lambda letter: letter.sequence)
         kind = CommandKind.REDRIVE if payload is None else CommandKind.EDIT_AND_REDRIVE
         self._commands = [
             new_command(
@@ -98,20 +97,25 @@ class RedriveJob:
         self.total = len(letters)
         self.done = 0
         self.refused: Counter[str] = Counter()  # by reason
-        self.aborted = False
+        self._aborted = threading.Event()
+
+    @property
+    def aborted(self) -> bool:
+        return self._aborted.is_set()
 
     def abort(self) -> None:
-        self.aborted = True
+        self._aborted.set()
 
     def run(self) -> Iterator["RedriveJob"]:
         """Raises `NoAnswerError` or another `UserError`; what was answered until then is counted."""
         with CommandSender(self._settings, verify_identity(self._settings).partitions) as sender:
             began_ms, size = now().mono_ms, BATCH if not self._per_s else max(1, min(BATCH, int(self._per_s)))
             for first in range(0, self.total, size):
+                if self._per_s:
+                    due_ms = began_ms + int(first / self._per_s * 1000)
+                    self._aborted.wait(max(0.0, (due_ms - now().mono_ms) / 1000))
                 if self.aborted:
                     return
-                if self._per_s:
-                    _wait_until(began_ms + int(first / self._per_s * 1000))
                 self._send(sender, self._commands[first : first + size])
                 yield self
 
@@ -121,7 +125,3 @@ class RedriveJob:
                 self.refused[answer.reason or Refusal.BAD_COMMAND] += 1
             else:
                 self.done += 1
-
-
-def _wait_until(mono_ms: int) -> None:
-    time.sleep(max(0.0, (mono_ms - now().mono_ms) / 1000))

@@ -754,6 +754,7 @@ def test_a_task_whose_attempts_are_spent_is_kept_byte_for_byte(world: World) -> 
         "topic": "tasks", "reason": "attempts_spent", "partition": str(home), "offset": "0", "group": "g",
         "task-id": "x1", "type": "t", "sequence": str(sequence), "attempts": "1",
         "error-type": "ValueError", "error": "no ☕", "traceback": "Traceback", "v": "1",
+        "first-error-type": "ValueError", "first-error": "no ☕", "first-traceback": "Traceback",
     }  # fmt: skip
     assert run_next(world).task.task_id == f"{home}-1", "policy skip: the next one goes on"
 

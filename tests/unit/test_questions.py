@@ -97,7 +97,8 @@ def test_of_a_running_head(world: World) -> None:
         world.publish("g", id="x1")
     world.step()
     running(world)
-    assert text(world) == "task x1 runs on w1; 2 parked behind it"
+    since = f"{utc(world.now.wall_ms):%H:%M:%S} UTC"
+    assert text(world) == f"task x1 runs on w1 since {since}; 2 parked behind it"
     assert (answer(world)["blocker"], answer(world)["worker"], answer(world)["attempt"]) == ("running", "w1", 1)
 
 
@@ -114,7 +115,7 @@ def test_of_a_head_that_goes_on_after_its_time(world: World) -> None:
     world.end(execution)
     world.step()
     running(world)
-    assert text(world) == "task x2 runs on w1"
+    assert text(world).startswith("task x2 runs on w1 since ")
 
 
 def test_of_a_head_whose_time_has_not_come(world: World) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from streams import protocol, rows
 from streams.group import By, Head, Held, Pause, Phase, Stop, Sweep
@@ -37,7 +38,7 @@ from streams.protocol import (
     ReportKind,
     TaskState,
 )
-from streams.rows import ROW_FORMAT, CommandRow, DeadRow, HeadRow, PartitionRow, SeenRow, TaskRow
+from streams.rows import ROW_FORMAT, CommandRow, DeadRow, HeadRow, Original, PartitionRow, SeenRow, TaskRow
 
 GOLDEN = Path(__file__).parent / "golden"
 AT = datetime(2031, 5, 1, 8, 0, 0, 250_000, tzinfo=UTC)
@@ -179,6 +180,9 @@ JSON: dict[str, Golden] = {
     },
 }  # fmt: skip
 
+TASK = TaskRow(ROW_FORMAT, 2, 40, "tenant/1 ☕".encode(), b'{"type":"sync.customer"}', HEADERS, 1767225600000)
+DEAD = DeadRow(ROW_FORMAT, b"\x97", 1767225600000, Reason.CASCADE, "4-17", "mail.send", 3, ERROR, SEQUENCE)
+
 ROWS: dict[str, Golden] = {
     "row-partition": Golden(
         PartitionRow(
@@ -189,27 +193,24 @@ ROWS: dict[str, Golden] = {
         rows.decode_partition,
     ),
     "row-partition-least": Golden(PartitionRow(ROW_FORMAT, 0, {}, {}, "", "", False), rows.decode_partition),
-    "row-task": Golden(
-        TaskRow(ROW_FORMAT, 2, 40, "tenant/1 ☕".encode(), b'{"type":"sync.customer"}', HEADERS, 1767225600000),
-        rows.decode_task,
-    ),
-    "row-task-least": Golden(TaskRow(ROW_FORMAT, 0, 0, None, b"", []), rows.decode_task),
+    "row-task-1": Golden(replace(TASK, original=Original(None, b'{"type":"x"}', HEADERS[:1])), rows.decode_task),
+    "row-task-1-least": Golden(TaskRow(ROW_FORMAT, 0, 0, None, b"", []), rows.decode_task),
     "row-head-1": Golden(
         HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5), (BY,))),
         rows.decode_head,
     ),
     "row-head-1-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
     "row-head-1-paused": Golden(HeadRow(ROW_FORMAT, None, None, Held(Pause(BY, 7))), rows.decode_head),
-    "row-dead": Golden(
-        DeadRow(ROW_FORMAT, b"\x97", 1767225600000, Reason.CASCADE, "4-17", "mail.send", 3, ERROR, SEQUENCE),
-        rows.decode_dead,
-    ),
+    "row-dead-1": Golden(replace(DEAD, first_error=ErrorInfo("KeyError", "'id'")), rows.decode_dead),
     "row-seen": Golden(SeenRow(ROW_FORMAT, "key-1", "4-17", 1767225600000), rows.decode_seen),
     "row-command": Golden(CommandRow(ROW_FORMAT, 12), rows.decode_command),
 }  # fmt: skip
 
 # As earlier versions wrote them, with fewer columns: they are read, and no longer written.
 OLD_ROWS: dict[str, Golden] = {
+    "row-task": Golden(TASK, rows.decode_task),
+    "row-task-least": Golden(TaskRow(ROW_FORMAT, 0, 0, None, b"", []), rows.decode_task),
+    "row-dead": Golden(DEAD, rows.decode_dead),
     "row-head": Golden(HeadRow(ROW_FORMAT, HEAD, Reason.INTERNAL_ERROR), rows.decode_head),
     "row-head-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
     "row-head-blocked": Golden(HeadRow(ROW_FORMAT, None, Reason.INTERNAL_ERROR), rows.decode_head),
