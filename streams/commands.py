@@ -134,7 +134,7 @@ def _carry_out(engine: "Engine", partition: Partition, key: bytes, command: Comm
     if command.kind is not K.CANCEL_TASK or _is_head(entry, command.task_id):
         _expect(entry, command)
     if command.kind is K.FORGET_GROUP:
-        _forget(engine, partition, entry, by)
+        _forget(engine, partition, key, by)
         return
     if entry is None:
         if command.kind is not K.PAUSE_GROUP:
@@ -211,8 +211,7 @@ def _cancel_task(engine: "Engine", partition: Partition, entry: Entry, command: 
     if entry.group.sweep is not None:
         raise _Refused(Refusal.SWEEPING)
     place, task = found
-    sequence, _ = entry.parked[place]
-    del entry.parked[place]
+    sequence, _ = entry.unpark(place)
     engine.take_out(partition, entry, sequence, task, ParkedLeft(by))
 
 
@@ -221,7 +220,7 @@ def find_parked(entry: Entry, task_id: str) -> tuple[int, AcceptedTask] | None:
     named, (origin, _, offset) = task_id.encode(errors="surrogatepass"), task_id.partition("-")
     by_place = origin.isdigit() and offset.isdigit()
     plain = task_id.isascii() and task_id.isprintable() and '"' not in task_id and "\\" not in task_id
-    for place, (_, value) in enumerate(entry.parked):
+    for place, (_, value) in enumerate(entry.backlog()):
         # An escaped spelling of a plain id is legal JSON, if odd.
         if plain and not by_place and named not in value and b"\\u" not in value and b"\\/" not in value:
             continue
@@ -261,13 +260,14 @@ def _edited(engine: "Engine", value: bytes, payload: Raw | None) -> tuple[rows.T
         raise _Refused(Refusal.TOO_LARGE) from None
 
 
-def _forget(engine: "Engine", partition: Partition, entry: Entry | None, by: By) -> None:
+def _forget(engine: "Engine", partition: Partition, key: bytes, by: By) -> None:
     """Drop the group state.  A task that is out was given the old one, so it must end first."""
-    if entry is None or entry.state is None:
+    entry = partition.entries.get(key)
+    if key not in partition.states:
         raise _Refused(Refusal.NOTHING_TO_FORGET)
-    if entry.group.phase in (Phase.DISPATCHED, Phase.RUNNING):
+    if entry is not None and entry.group.phase in (Phase.DISPATCHED, Phase.RUNNING):
         raise _Refused(Refusal.IN_FLIGHT)
-    engine.forget_state(partition, entry, by)
+    engine.forget_state(partition, key, by)
 
 
 def _dead_letter(engine: "Engine", partition: Partition, key: bytes, command: Command, by: By) -> None:

@@ -64,7 +64,7 @@ from streams.intake import AcceptedTask, Refused, read_task
 from streams.limits import IDEMPOTENCY_WINDOW_S
 from streams.memory import Dead
 from streams.murmur2 import home_partition
-from streams.partition import Entry, Partition, Slot, read_row, take_head
+from streams.partition import Entry, Partition, Slot, read_row, sequence_of, take_head
 from streams.placement import CLAIM_PREFIX, LOCAL, Here, Start
 from streams.protocol import (
     PROTOCOL,
@@ -426,7 +426,7 @@ class Engine:
         if entry.group.head is None and entry.group.sweep is None:
             entry.task, entry.row, entry.accepted_ms = task, value, row.accepted_ms
         else:
-            entry.parked.append((sequence, value))
+            entry.park(sequence, value)
         event = Accepted(sequence, task.not_before_ms, task.max_attempts, task.on_failure)
         self._feed(partition, entry, event, accepted=(task, row))
 
@@ -574,7 +574,7 @@ class Engine:
             self._feed(partition, entry, Swept(count))
 
     def _sweep_one(self, partition: Partition, entry: Entry, sweep: machine.Sweep) -> None:
-        sequence, value = entry.parked.popleft()
+        sequence, value = entry.unpark()
         partition.tasks -= 1
         row, task = read_row(value)
         self._put("changelog", partition.number, rows.task_key(sequence, entry.key), None)
@@ -699,7 +699,7 @@ class Engine:
                 completion=self._completion(entry, started),
             )  # fmt: skip
             careful = head.sequence <= partition.careful_below
-            self._starts.append(Start(partition, entry, _dispatched(entry), _state(entry), careful))
+            self._starts.append(Start(partition, entry, _dispatched(entry), _state(partition, entry), careful))
 
     def take_starts(self) -> list[Start]:
         """What is to begin here; the careful ones once the transaction of the latest cut is committed."""
@@ -776,7 +776,7 @@ class Engine:
     def _send(self, partition: Partition, entry: Entry, effect: Send) -> None:
         if effect.dispatch_partition == LOCAL:  # `_start_here` begins it
             return
-        dispatched, state = _dispatched(entry), _state(entry)
+        dispatched, state = _dispatched(entry), _state(partition, entry)
         dispatch = Dispatch(PROTOCOL, entry.name, partition.number, self.instance, (dispatched,), state)
         self._put("dispatches", effect.dispatch_partition, entry.key, protocol.encode(dispatch))
         self._hold(entry, dispatch_partition=effect.dispatch_partition)
@@ -903,7 +903,7 @@ class Engine:
             case PauseUntil(until_wall_ms):
                 heapq.heappush(self._pauses, (until_wall_ms, partition.number, entry.key))
             case Displace(sequence):
-                entry.parked.appendleft((sequence, entry.row))
+                entry.park(sequence, entry.row, 0)
                 entry.task, entry.row = None, b""
             case Insert(redriven):
                 assert accepted is not None
@@ -939,8 +939,8 @@ class Engine:
         partition.tasks += 1
         place = len(entry.parked)
         if redriven.to_head:
-            place = next((i for i, parked in enumerate(entry.parked) if parked[0] > sequence), place)
-        entry.parked.insert(place, (sequence, value))
+            place = next((i for i, packed in enumerate(entry.parked) if sequence_of(packed) > sequence), place)
+        entry.park(sequence, value, place)
 
     def _make_ready(self, partition: Partition, entry: Entry) -> None:
         assert entry.task is not None
@@ -968,14 +968,17 @@ class Engine:
             self._promote(partition, entry)
 
     def _promote(self, partition: Partition, entry: Entry) -> None:
-        sequence, value = entry.parked.popleft()
+        sequence, value = entry.unpark()
         task = take_head(entry, value)
         self._feed(partition, entry, Promoted(sequence, task.not_before_ms, task.max_attempts, task.on_failure))
 
     def _set_state(self, partition: Partition, entry: Entry, report: Report) -> None:
         state = None if report.state is None or bytes(report.state) == b"null" else report.state
-        entry.state = None if state is None else bytes(state)
-        self._put("changelog", partition.number, rows.state_key(entry.key), entry.state)
+        if state is None:
+            partition.states.pop(entry.key, None)
+        else:
+            partition.states[entry.key] = bytes(state)
+        self._put("changelog", partition.number, rows.state_key(entry.key), partition.states.get(entry.key))
         assert entry.task is not None
         self._publish(partition, entry.key, history.group_state(entry.name, entry.task, report, state, self._now))
 
@@ -1056,12 +1059,11 @@ class Engine:
         self._publish(partition, entry.key, cancelled)
         self._feed(partition, entry, event)
 
-    def forget_state(self, partition: Partition, entry: Entry, by: By) -> None:
-        entry.state = None
-        self._put("changelog", partition.number, rows.state_key(entry.key), None)
-        self._publish(partition, entry.key, history.forgotten(entry.name, by, self._now))
-        self.answer(partition, entry.key, by, Outcome.DONE)
-        self.touch(partition, entry)
+    def forget_state(self, partition: Partition, key: bytes, by: By) -> None:
+        del partition.states[key]
+        self._put("changelog", partition.number, rows.state_key(key), None)
+        self._publish(partition, key, history.forgotten(key.decode(), by, self._now))
+        self.answer(partition, key, by, Outcome.DONE)
 
     # -- what the world sees
 
@@ -1167,8 +1169,9 @@ def _dispatched(entry: Entry) -> DispatchedTask:
     )  # fmt: skip
 
 
-def _state(entry: Entry) -> protocol.MaybeRaw:
-    return None if entry.state is None else msgspec.Raw(entry.state)
+def _state(partition: Partition, entry: Entry) -> protocol.MaybeRaw:
+    state = partition.states.get(entry.key)
+    return None if state is None else msgspec.Raw(state)
 
 
 def _add(counter: Counter[K], key: K, change: int) -> None:

@@ -90,7 +90,9 @@ class SchedulerMetrics(Collector):
         phases, blocked, parked, oldest_ms = dict.fromkeys(Phase, 0), Counter[str](), 0, now().wall_ms
         paused = 0
         for partition in list(engine.partitions.values()):
-            for entry in list(partition.entries.values()):
+            entries = list(partition.entries.values())
+            phases[Phase.IDLE] += len(partition.states) - sum(entry.key in partition.states for entry in entries)
+            for entry in entries:
                 group = entry.group
                 phases[group.phase] += 1
                 parked += group.parked

@@ -1,7 +1,7 @@
 """One partition in the memory of its owner: its groups, counter and watermarks.  Built from changelog rows.  Pure."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Final, NamedTuple
 
 from streams import limits, rows
@@ -12,6 +12,7 @@ from streams.rows import PartitionRow, TaskRow
 from streams.totals import Totals
 
 INPUTS: Final = ("tasks", "completions", "commands")
+_SEQUENCE_BYTES: Final = 8
 
 
 class BrokenInvariant(RuntimeError):
@@ -27,11 +28,13 @@ class Slot(NamedTuple):
 
 
 class Entry:
-    """One group.  `task` and `row` belong to its head; `parked` holds (sequence, row) of those behind, in order."""
+    """One group that is not idle.  `task` and `row` belong to its head; `parked` holds those behind, in order: one
+    string each, sequence and row, since a million of them shall fit.
+    """
 
     __slots__ = (
-        "accepted_ms", "group", "has_row", "holds", "key", "name", "overdue", "parked", "row", "since_ms", "state",
-        "task", "timer",
+        "accepted_ms", "group", "has_row", "holds", "key", "name", "overdue", "parked", "row", "since_ms", "task",
+        "timer",
     )  # fmt: skip
 
     def __init__(self, key: bytes) -> None:
@@ -41,8 +44,7 @@ class Entry:
         self.task: AcceptedTask | None = None
         self.row = b""
         self.accepted_ms = 0  # wall time, of the head
-        self.parked: deque[tuple[int, bytes]] = deque()
-        self.state: bytes | None = None  # group state, JSON
+        self.parked: deque[bytes] | tuple[()] = ()  # most groups never have any, and a deque has its price
         self.has_row = False  # whether the changelog holds a head row
         self.holds: Slot | None = None  # the slot that it takes at the workers
         self.timer = 0  # names the one timer that still counts
@@ -50,7 +52,35 @@ class Entry:
         self.overdue = ""  # what its worker says of a head that goes on after its time
 
     def is_idle(self) -> bool:
-        return self.group == IDLE and self.state is None
+        return self.group == IDLE
+
+    def park(self, sequence: int, row: bytes, place: int | None = None) -> None:
+        """Behind all others, or at a place among them."""
+        if not isinstance(self.parked, deque):
+            self.parked = deque()
+        packed = sequence.to_bytes(_SEQUENCE_BYTES, "big") + row
+        if place is None:
+            self.parked.append(packed)
+        else:
+            self.parked.insert(place, packed)
+
+    def unpark(self, place: int = 0) -> tuple[int, bytes]:
+        """Take out the one at that place.  Raises `IndexError` when there is none."""
+        taken = self.parked[place]
+        if len(self.parked) > 1:
+            assert isinstance(self.parked, deque)
+            del self.parked[place]
+        else:
+            self.parked = ()
+        return sequence_of(taken), taken[_SEQUENCE_BYTES:]
+
+    def backlog(self) -> Iterator[tuple[int, bytes]]:
+        """Sequence and row of each parked task, in order."""
+        return ((sequence_of(packed), packed[_SEQUENCE_BYTES:]) for packed in self.parked)
+
+
+def sequence_of(packed: bytes) -> int:
+    return int.from_bytes(packed[:_SEQUENCE_BYTES], "big")
 
 
 class Partition:
@@ -63,7 +93,8 @@ class Partition:
         self.origins: dict[int, int] = row.origins if row else {}
         self.input_ids: dict[str, str] = row.input_ids if row else {}
         self.totals: Totals = row.totals if row else {}
-        self.entries: dict[bytes, Entry] = {}
+        self.entries: dict[bytes, Entry] = {}  # groups with tasks, or on hold
+        self.states: dict[bytes, bytes] = {}  # group state, JSON; an idle group is nothing but that
         self.read_up_to = dict(self.next_offsets)  # also past what carries no record, such as transaction markers
         self.changed = False
         self.memory = Memory()
@@ -107,19 +138,26 @@ class Partition:
         self.input_ids = {topic: input_ids[topic] for topic in INPUTS}
 
 
-def load(number: int, table: Mapping[bytes, bytes]) -> Partition:
-    """Build a partition from its rows.  Raises `VersionError` or `BrokenInvariant`."""
+def load(number: int, table: MutableMapping[bytes, bytes]) -> Partition:
+    """Build a partition from its rows.  Task rows are taken out of the table as they find their place, so that a
+    million of them are not held twice.  Raises `VersionError` or `BrokenInvariant`.
+    """
     row = table.get(rows.PARTITION_KEY)
     partition = Partition(number, rows.decode_partition(row) if row else None)
-    for key, sequence, value in sorted(_task_rows(table), key=lambda t: t[1]):
-        _entry(partition, key).parked.append((sequence, value))
+    tasks = sorted((key for key in table if key[:1] == b"T"), reverse=True)  # by sequence, the oldest last
+    while tasks:
+        key = tasks.pop()
+        value = table.pop(key)
+        rows.refuse_newer(key, value)
+        sequence, group = rows.read_task_key(key)
+        _entry(partition, group).park(sequence, value)
     for key, value in table.items():
         rows.refuse_newer(key, value)
         match key[:1]:
             case b"H":
                 _load_head(_entry(partition, key[1:]), value)
             case b"S":
-                _entry(partition, key[1:]).state = value
+                partition.states[key[1:]] = value
     load_memory(partition.memory, table)
     for entry in partition.entries.values():
         entry.group = Group(entry.group.head, len(entry.parked), entry.group.blocked, entry.group.held)
@@ -146,13 +184,6 @@ def take_head(entry: Entry, value: bytes) -> AcceptedTask:
     return task
 
 
-def _task_rows(table: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, int, bytes]]:
-    for key, value in table.items():
-        if key[:1] == b"T":
-            sequence, group = rows.read_task_key(key)
-            yield group, sequence, value
-
-
 def _entry(partition: Partition, key: bytes) -> Entry:
     entry = partition.entries.get(key)
     if entry is None:
@@ -166,9 +197,9 @@ def _load_head(entry: Entry, value: bytes) -> None:
     entry.group = Group(row.head, 0, row.blocked, row.held)
     if row.head is None:
         return
-    for place, (sequence, task) in enumerate(entry.parked):
+    for place, (sequence, task) in enumerate(entry.backlog()):
         if sequence == row.head.sequence:
-            del entry.parked[place]
+            entry.unpark(place)
             take_head(entry, task)
             return
     raise BrokenInvariant(f"group {entry.name!r} has a head without its task")

@@ -120,7 +120,7 @@ def list_tasks(engine: Engine, group: str, limit: int) -> list[dict[str, Any]]:
             "task_id": entry.task.task_id, "type": entry.task.type, "sequence": head.sequence,
             "state": head.phase, "attempt": head.attempt,
         })  # fmt: skip
-    for sequence, row in entry.parked:
+    for sequence, row in entry.backlog():
         if len(found) >= limit:
             break
         task = read_row(row)[1]
@@ -290,9 +290,12 @@ def _limit(request: web.Request) -> int:
 def _find(engine: Engine, group: str) -> Entry | None:
     key = group.encode(errors="surrogatepass")
     partition = engine.partitions.get(home_partition(key, engine.partition_count))
-    return partition.entries.get(key) if partition else None
+    if partition is None:
+        return None
+    return partition.entries.get(key) or (Entry(key) if key in partition.states else None)
 
 
 def _entries(engine: Engine) -> Iterator[Entry]:
     for partition in engine.partitions.values():
         yield from partition.entries.values()
+        yield from (Entry(key) for key in partition.states if key not in partition.entries)

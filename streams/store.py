@@ -71,12 +71,12 @@ class Store:
             began_s = time.monotonic()
             with _no_garbage_collection():
                 tables = self._read(rest)
+                count = sum(map(len, tables.values()))
                 for number in set(rest) - self.refused.keys():
                     try:
                         loaded[number] = load(number, tables[number])
                     except VersionError as error:
                         self._refuse(number, error)
-            count = sum(map(len, tables.values()))
             self.load_s = round(time.monotonic() - began_s, 3)
             log.info("loaded", partitions=rest, rows=count, seconds=self.load_s)
         for partition in loaded.values():

@@ -75,7 +75,7 @@ def check_rows(truth: "Truth", engine: Engine) -> None:
     for number, partition in engine.partitions.items():
         if not owns(truth, engine, number):
             continue
-        loaded = load(number, truth.tables[number])
+        loaded = load(number, dict(truth.tables[number]))
         if (loaded.next_offsets, loaded.origins) != (partition.next_offsets, partition.origins):
             one, other = (loaded.next_offsets, loaded.origins), (partition.next_offsets, partition.origins)
             raise Violation("G7", f"watermarks of partition {number} differ: {one} in the log, {other} in memory")
@@ -85,10 +85,12 @@ def check_rows(truth: "Truth", engine: Engine) -> None:
         )  # fmt: skip
         # A head whose `not_before` has passed has no row; a wall clock that went back would make it wait again.
         successor.adopt(loaded, Now(STAGE.wall_ms_max + 3_600_000, 0))
+        if loaded.states != partition.states:
+            raise Violation("G7", f"group states differ: {loaded.states} in the log, {partition.states} in memory")
         if (one := _picture(loaded.entries)) != (other := _picture(partition.entries)):
             keys = [k for k in one.keys() | other.keys() if one.get(k) != other.get(k)]
             raise Violation("G7", f"memory and log differ in {[(one.get(k), other.get(k)) for k in keys]}")
 
 
 def _picture(entries: Any) -> dict[bytes, tuple[Any, ...]]:
-    return {e.key: (e.group, e.task, e.row, list(e.parked), e.state, e.holds) for e in entries.values()}
+    return {e.key: (e.group, e.task, e.row, list(e.parked), e.holds) for e in entries.values()}

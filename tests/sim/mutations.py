@@ -104,7 +104,7 @@ MUTATIONS = (
     # -- the machine
     Mutation("retry_at_the_tail", "a task that runs again later goes to the end of its group", (
         Edit(ENGINE, "            case Wait():\n", """            case Wait(delay_ms=int()) if entry.parked:
-                entry.parked.append((effect.sequence, entry.row))
+                entry.park(effect.sequence, entry.row)
                 entry.group = Group(None, entry.group.parked + 1)
                 self._promote(partition, entry)
             case Wait():
@@ -146,7 +146,7 @@ MUTATIONS = (
         Edit(GROUP, "(Free(), emit, *state, Leave(head.sequence))", "(Free(), emit, *state, *state, Leave(head.sequence))"),
     )),
     Mutation("state_not_in_the_log", "the group state is kept in memory only", (
-        Edit(ENGINE, '        self._put("changelog", partition.number, rows.state_key(entry.key), entry.state)\n', ""),
+        Edit(ENGINE, '        self._put("changelog", partition.number, rows.state_key(entry.key), partition.states.get(entry.key))\n', ""),
     )),
     # -- rows
     Mutation("head_row_not_written", "what the head does is kept in memory only", (

@@ -3,7 +3,7 @@
 import pytest
 
 from streams import limits, partition, rows
-from streams.group import IDLE, Group, Head, Phase
+from streams.group import Group, Head, Phase
 from streams.partition import INPUTS, BrokenInvariant, Partition, load, read_row
 from streams.protocol import Reason, VersionError
 from streams.rows import ROW_FORMAT, HeadRow, PartitionRow, TaskRow
@@ -70,7 +70,7 @@ def test_a_counter_that_is_used_up_stops_the_partition() -> None:
 def test_parked_tasks_load_in_the_order_of_their_sequences() -> None:
     for sequences in ((5, 300, 70_000), (70_000, 5, 300)):
         (entry,) = load(0, table_of(*sequences)).entries.values()
-        assert [s for s, _ in entry.parked] == [5, 300, 70_000]
+        assert [s for s, _ in entry.backlog()] == [5, 300, 70_000]
         assert entry.group == Group(None, 3)
 
 
@@ -86,7 +86,7 @@ def test_a_head_takes_its_task_out_of_the_parked_ones(phase: Phase) -> None:
     (entry,) = load(0, table_of(4, 5) | head_row(head)).entries.values()
     assert entry.group == Group(head, 1) and entry.row == TASK and entry.has_row
     assert entry.task is not None and entry.task.task_id == "2-40"
-    assert [s for s, _ in entry.parked] == [5]
+    assert [s for s, _ in entry.backlog()] == [5]
 
 
 def test_a_blocked_group_without_tasks_is_remembered() -> None:
@@ -95,8 +95,8 @@ def test_a_blocked_group_without_tasks_is_remembered() -> None:
 
 
 def test_group_state_alone_is_remembered() -> None:
-    (entry,) = load(0, {rows.state_key(b"g"): b"{}"}).entries.values()
-    assert (entry.group, entry.state, entry.is_idle()) == (IDLE, b"{}", False)
+    partition = load(0, {rows.state_key(b"g"): b"{}"})
+    assert (partition.states, partition.entries) == ({b"g": b"{}"}, {})
 
 
 def test_a_head_without_its_task_is_a_broken_invariant() -> None:

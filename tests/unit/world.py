@@ -148,7 +148,7 @@ class World:
     def take_over(self, name: str, partitions: Iterable[int]) -> None:
         engine = self.engines[name]
         for number in partitions:
-            partition = load(number, self.tables[number])
+            partition = load(number, dict(self.tables[number]))
             engine.adopt(partition, self.now)
             assert partition.counter > self.tokens_seen[number], "a successor's numbers are above all given out"
             for topic in INPUTS:
@@ -361,12 +361,13 @@ class World:
                 instance="next", boot_id="b", owner="o", partitions=N, lease_s=1, task_bytes_max=1 << 20,
                 policy=self.policy,
             )  # fmt: skip
-            loaded = load(number, self.tables[number])
+            loaded = load(number, dict(self.tables[number]))
             assert (loaded.next_offsets, loaded.origins) == (partition.next_offsets, partition.origins)
             assert loaded.counter == partition.counter
             # A head whose `not_before` has passed has no row; a wall clock that went back would make it wait again.
             successor.adopt(loaded, Now(self.wall_ms_max, self.now.mono_ms))
             assert picture(loaded.entries.values()) == picture(partition.entries.values())
+            assert loaded.states == partition.states
             assert loaded.entries.keys() == partition.entries.keys()
         check_slots(engine)
 
@@ -377,7 +378,7 @@ class World:
 
 def picture(entries: Iterable[Any]) -> dict[bytes, tuple[Any, ...]]:
     """What matters of groups in memory."""
-    return {e.key: (e.group, e.task, e.row, list(e.parked), e.state, e.holds) for e in entries}
+    return {e.key: (e.group, e.task, e.row, list(e.parked), e.holds) for e in entries}
 
 
 def check_slots(engine: Engine) -> None:
