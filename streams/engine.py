@@ -670,10 +670,9 @@ class Engine:
 
     def _half_open(self) -> None:
         """Breakers that have waited for their time let one probe out from now on."""
-        if not self.partitions:
-            return
-        for task_type in self.breakers.half_open(self._now.mono_ms):
-            self._tell_breaker(next(iter(self.partitions.values())), task_type, BreakerState.HALF_OPEN)
+        if self.partitions:
+            for task_type in self.breakers.half_open(self._now.mono_ms):
+                self._tell_breaker(task_type, BreakerState.HALF_OPEN)
 
     # -- local execution
 
@@ -1097,10 +1096,11 @@ class Engine:
                 return
         state = self.breakers.ended(task_type, place, succeeded, self._now.mono_ms)
         if state is not None:
-            self._tell_breaker(partition, task_type, state)
+            self._tell_breaker(task_type, state)
 
-    def _tell_breaker(self, partition: Partition, task_type: str, state: BreakerState) -> None:
-        """It speaks for all partitions of this scheduler; the event stands in one of them."""
+    def _tell_breaker(self, task_type: str, state: BreakerState) -> None:
+        """It speaks for all partitions of this scheduler; its events stand in the lowest of them, in order."""
+        partition = self.partitions[min(self.partitions)]
         self.counts["breaker", state] += 1
         until = self._now.wall_ms + int(self.breakers.settings.open_s * 1000) if state is BreakerState.OPEN else None
         partition.changed = True

@@ -13,73 +13,15 @@ from streams import protocol, questions
 from streams.flow import Flow
 from streams.group import Phase
 from streams.murmur2 import home_partition
-from streams.protocol import Command, CommandKind, Event, EventKind, FailurePolicy, Outcome, Reason, Refusal, ReportKind
+from streams.protocol import EventKind, FailurePolicy, Outcome, Reason, Refusal
 from streams.reasons import Blocker
-from streams.retry import Policy
-from tests.unit.world import Execution, N, World, group_of
-
-K, R = CommandKind, ReportKind
+from tests.unit.one_group import K, R, answer, answers, ask, fail, new_world, publish, ran, run_next, states
+from tests.unit.world import N, World, group_of
 
 
 @pytest.fixture
 def world() -> World:
     return new_world()
-
-
-def new_world(**policy: Any) -> World:
-    world = World(policy=Policy(max_attempts=2, backoff_base_s=0.2, backoff_cap_s=1.0, jitter=False, **policy))
-    world.start("s1")
-    world.hire("w1")
-    return world
-
-
-def ask(world: World, kind: CommandKind, group: str = "g", *, partition: int | None = None, **fields: Any) -> str:
-    command_id = fields.pop("id", None) or f"c{len(list(world.records('commands')))}"
-    command = Command(command_id, kind, group, actor="ada", **fields)
-    key = group.encode()
-    world.append("commands", home_partition(key, N) if partition is None else partition, key, protocol.encode(command))
-    world.step()
-    return command_id
-
-
-def answers(world: World, command_id: str) -> list[Event]:
-    return [e for e in world.events() if e.kind is EventKind.COMMAND and e.command_id == command_id]
-
-
-def answer(world: World, command_id: str) -> tuple[Outcome | None, str | None]:
-    (event,) = answers(world, command_id)
-    assert event.actor == "ada"
-    return event.outcome, event.reason
-
-
-def publish(world: World, *ids: str, group: str = "g", **fields: Any) -> None:
-    for task_id in ids:
-        world.publish(group, id=task_id, **fields)
-    world.step()
-
-
-def run_next(world: World) -> Execution:
-    execution = world.claim(world.workers["w1"])
-    assert execution is not None
-    assert world.begin(execution)
-    world.step()
-    return execution
-
-
-def fail(world: World, times: int = 1) -> None:
-    for _ in range(times):
-        world.end(run_next(world), R.FAILED)
-        world.step()
-        world.pass_time(2000)
-        world.step()
-
-
-def ran(world: World) -> list[str | None]:
-    return [e.task_id for e in world.events() if e.state is protocol.TaskState.RUNNING]
-
-
-def states(world: World, task_id: str) -> list[str]:
-    return [e.state.value for e in world.events() if e.task_id == task_id and e.state is not None]
 
 
 # -- pause and resume

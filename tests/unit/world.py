@@ -135,11 +135,11 @@ class World:
 
     # -- schedulers
 
-    def start(self, name: str = "s1", partitions: Iterable[int] = range(N)) -> Engine:
-        """A scheduler that takes over these partitions."""
+    def start(self, name: str = "s1", partitions: Iterable[int] = range(N), **more: Any) -> Engine:
+        """A scheduler that takes over these partitions; `more` is for its engine."""
         self.engines[name] = Engine(
             instance=name, boot_id=f"boot-{name}", owner=f"pstp-{name}", partitions=N, lease_s=self.lease_ms / 1000,
-            task_bytes_max=limits.TASK_BYTES_MAX, policy=self.policy,
+            task_bytes_max=limits.TASK_BYTES_MAX, policy=self.policy, **more,
         )  # fmt: skip
         self.positions[name] = {}
         self.take_over(name, partitions)
