@@ -5,16 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from msgspec import Raw
 
 from streams import protocol, questions
 from streams.flow import Flow
-from streams.group import Phase
 from streams.murmur2 import home_partition
-from streams.protocol import EventKind, FailurePolicy, Outcome, Reason, Refusal
-from streams.reasons import Blocker
+from streams.protocol import CommandKind, EventKind, FailurePolicy, Outcome, Reason, Refusal
 from tests.unit.one_group import K, R, answer, answers, ask, fail, new_world, publish, ran, run_next, states
 from tests.unit.world import N, World, group_of
 
@@ -239,7 +235,7 @@ def test_a_command_in_a_wrong_partition_is_forwarded(world: World) -> None:
 
 
 def test_what_goes_on_after_its_time_is_released_under_a_new_token(world: World) -> None:
-    publish(world, "a")
+    publish(world, "a", "b")
     execution = run_next(world)
     assert answer(world, ask(world, K.RELEASE)) == (Outcome.REFUSED, Refusal.RUNS_IN_TIME)
     world.say(execution, R.PROGRESS, reason=Reason.TIMEOUT)
@@ -248,12 +244,117 @@ def test_what_goes_on_after_its_time_is_released_under_a_new_token(world: World)
     world.say(execution, R.SUCCEEDED)
     world.step()
     assert states(world, "a")[-1] != "succeeded"
+    assert [e.note for e in world.events() if e.kind is EventKind.STALE_REPORT] == ["succeeded refused"]
+
+
+def test_what_was_just_cancelled_cannot_be_released(world: World) -> None:
+    """Its handler may be about to end: the next task must not run beside it."""
+    publish(world, "a", "b")
+    execution = run_next(world)
+    ask(world, K.CANCEL_TASK, task_id="a")
+    assert answer(world, ask(world, K.RELEASE)) == (Outcome.REFUSED, Refusal.RUNS_IN_TIME)
+    assert world.claim(world.workers["w1"]) is None
+    world.say(execution, R.PROGRESS, reason=Reason.BY_COMMAND, note="cancelled, still running on w1 since …")
+    world.step()
+    assert "cancelled, still running on w1" in questions.explain(world.engines["s1"], "g")["text"]
+    world.crash("s1")
+    world.start("s2")
+    asked = ask_of(world, "s2", K.RELEASE)
+    assert (answer(world, asked), states(world, "a")[-1]) == ((Outcome.DONE, None), "cancelled")
+    assert world.claim(world.workers["w1"]) is not None
+
+
+def ask_of(world: World, scheduler: str, kind: CommandKind, **fields: Any) -> str:
+    command = protocol.Command(f"of-{scheduler}", kind, "g", actor="ada", **fields)
+    world.append("commands", home_partition(b"g", N), b"g", protocol.encode(command))
+    world.step(scheduler)
+    return command.id
 
 
 def test_a_retry_of_a_running_task_is_refused(world: World) -> None:
     publish(world, "a")
     run_next(world)
     assert answer(world, ask(world, K.RETRY_NOW)) == (Outcome.REFUSED, Refusal.IN_FLIGHT)
+
+
+def test_a_retry_of_a_head_whose_time_has_not_come_is_refused(world: World) -> None:
+    """Its publisher set the time; an operator may cancel it, or give it another payload meanwhile."""
+    due = protocol.utc(world.now.wall_ms) + timedelta(minutes=1)
+    publish(world, "a", not_before=due.isoformat())
+    publish(world, "b")
+    publish(world, "free", group="h")
+    assert world.claim(world.workers["w1"]).group == "h", "other groups are free"  # type: ignore[union-attr]
+    found = questions.explain(world.engines["s1"], "g")
+    assert (found["blocker"], found["expected_start"]) == ("not_before", due)
+    assert answer(world, ask(world, K.RETRY_NOW)) == (Outcome.REFUSED, Refusal.NOT_BEFORE)
+    assert answer(world, ask(world, K.EDIT_HEAD, payload=Raw(b"5"))) == (Outcome.DONE, None)
+    world.pass_time(60_000)
+    world.step()
+    assert bytes(run_next(world).task.payload) == b"5"
+
+
+def test_not_before_behind_a_head_holds_nobody_until_it_is_its_turn(world: World) -> None:
+    due = protocol.utc(world.now.wall_ms) + timedelta(minutes=1)
+    publish(world, "a")
+    publish(world, "b", not_before=due.isoformat())
+    publish(world, "c")
+    world.end(run_next(world))
+    world.step()
+    assert questions.explain(world.engines["s1"], "g")["blocker"] == "not_before"
+    assert answer(world, ask(world, K.CANCEL_TASK, task_id="b")) == (Outcome.DONE, None)
+    world.work_off()
+    assert ran(world) == ["a", "c"]
+
+
+def test_a_command_that_makes_no_sense_is_refused_by_its_id(world: World) -> None:
+    home = home_partition(b"g", N)
+    for value in (
+        b'{"id":"x1","kind":"explode","actor":"ada"}',
+        b'{"id":"x2","kind":"pause_group","until":"2031-05-01T08:00:00"}',
+        b'{"id":"x3","kind":"redrive","position":"middle"}', b'{"kind":"pause_group"}', b"[",
+    ):  # fmt: skip
+        world.append("commands", home, b"g", value)
+    world.step()
+    found = [e for e in world.events() if e.kind is EventKind.COMMAND]
+    assert [(e.command_id, e.reason) for e in found] == [(f"x{n}", Refusal.BAD_COMMAND) for n in (1, 2, 3)]
+    assert "explode" in (found[0].note or "") and "UTC" in (found[1].note or "")
+    assert len(list(world.records("dead-letters"))) == 5
+    assert answer(world, ask(world, K.CANCEL_TASK)) == (Outcome.REFUSED, Refusal.NO_SUCH_TASK)
+
+
+def test_a_redrive_goes_behind_what_runs_and_what_has_begun(world: World) -> None:
+    publish(world, "a", max_attempts=1)
+    fail(world)
+    publish(world, "b", "c")
+    world.end(run_next(world), R.FAILED, delay_s=30.0)
+    world.step()
+    ask(world, K.REDRIVE, task_id="a")
+    world.pass_time(30_000)
+    world.step()
+    world.work_off()
+    assert ran(world) == ["a", "b", "b", "a", "c"]
+
+
+def test_a_redriven_task_is_redriven_once_also_by_a_new_owner(world: World) -> None:
+    publish(world, "a", max_attempts=1)
+    fail(world)
+    first = ask(world, K.REDRIVE, task_id="a")
+    world.crash("s1")
+    world.start("s2")
+    second = ask_of(world, "s2", K.REDRIVE, task_id="a")
+    assert (answer(world, first)[0], answer(world, second)) == (
+        Outcome.DONE, (Outcome.REFUSED, Refusal.NO_DEAD_LETTER),
+    )  # fmt: skip
+    world.work_off("s2")
+    assert ran(world) == ["a", "a"]
+
+
+def test_a_command_names_what_it_expects(world: World) -> None:
+    publish(world, "a", "b")
+    world.end(run_next(world), R.FAILED)
+    world.step()
+    for state, outcome in (("running", Outcome.REFUSED), ("retrying", Outcome.DONE)):
+        assert answer(world, ask(world, K.RETRY_NOW, if_head="a", if_state=state))[0] is outcome
 
 
 def test_group_state_is_forgotten(world: World) -> None:
@@ -283,77 +384,6 @@ def test_limits_are_never_exceeded(world: World, when_full: Any) -> None:
     assert engine.full_partitions() == full
     world.work_off()
     assert ran(world) == [f"t{n}" for n in range(6 if full else 3)]
-
-
-# -- why a task waits
-
-STEPS = st.sampled_from(
-    ["publish", "later", "claim", "begin", "succeed", "fail", "snooze", "time", "fire", "hire", *K]
-)  # fmt: skip
-
-
-@settings(max_examples=60, deadline=None)
-@given(steps=st.lists(STEPS, max_size=30), policy=st.sampled_from(FailurePolicy))
-def test_each_waiting_task_has_exactly_one_reason(steps: list[str], policy: FailurePolicy) -> None:
-    world = new_world(on_failure=policy)
-    for number, step in enumerate(steps):
-        take(world, step, number)
-        world.step()
-        check_reasons(world)
-
-
-def take(world: World, step: str, number: int) -> None:
-    worker = world.workers.get("w1")
-    match step:
-        case "publish":
-            world.publish("g", id=f"t{number}")
-        case "later":
-            due = protocol.utc(world.now.wall_ms + 3000).isoformat()
-            world.publish("g", id=f"t{number}", not_before=due)
-        case "claim" if worker:
-            world.claim(worker)
-        case "begin" if worker and worker.claimed:
-            world.begin(worker.claimed[0])
-        case "succeed" | "fail" | "snooze" if worker and worker.running:
-            kind = {"succeed": R.SUCCEEDED, "fail": R.FAILED, "snooze": R.SNOOZED}[step]
-            world.end(worker.running[0], kind, **({"delay_s": 1.0} if step == "snooze" else {}))
-        case "time":
-            world.pass_time(1500)
-        case "fire" if worker and not worker.running:
-            world.vanish("w1")
-        case "hire" if worker is None:
-            world.hire("w1")
-        case _ if step in list(K):
-            ask(world, K(step), task_id=f"t{max(0, number - 2)}", payload=Raw(b"1"))
-
-
-def check_reasons(world: World) -> None:
-    engine = world.engines["s1"]
-    found = questions.explain(engine, "g")
-    entry = engine.partitions[home_partition(b"g", N)].entries.get(b"g")
-    if entry is None or (entry.group.head is None and entry.group.sweep is None):
-        return
-    group, head = entry.group, entry.group.head
-    blocker = found["blocker"]
-    assert blocker in set(Blocker)
-    # A reason that is named holds, and one that does not hold is not named.
-    holds = {
-        Blocker.RUNNING: group.phase is Phase.RUNNING,
-        Blocker.DISPATCHED: group.phase is Phase.DISPATCHED,
-        Blocker.SWEEPING: group.sweep is not None,
-        Blocker.BLOCKED: group.blocked is not None,
-        Blocker.PAUSED: group.pause is not None,
-        Blocker.BACKOFF: group.phase is Phase.WAITING and head is not None and head.why is not None,
-        Blocker.SNOOZED: group.phase is Phase.WAITING and head is not None and head.why is Reason.SNOOZED,
-        Blocker.NOT_BEFORE: group.phase is Phase.WAITING and head is not None and head.why is None,
-        Blocker.NO_HANDLER: group.phase is Phase.READY and "w1" not in world.workers,
-        Blocker.NO_FREE_SLOT: group.phase is Phase.READY and group.may_start,
-    }
-    assert holds[blocker], (blocker, group)
-    for place in range(group.parked):
-        task = questions.list_tasks(engine, "g", 1000)[place + (head is not None)]
-        why = questions.explain_task(engine, "g", task["task_id"])
-        assert why["blocker"] is Blocker.BEHIND and why["position_in_group"] == place + 1
 
 
 def test_answers_are_json_that_anyone_can_read(world: World) -> None:
