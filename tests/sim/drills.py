@@ -156,6 +156,36 @@ def commits_in_doubt(rng: random.Random, seed: int) -> Scenario:
     return _scenario(seed, rng, tasks, faults, lease_s=10.0, partitions=2)
 
 
+def looks_at_what_was_dispatched_anew(rng: random.Random, seed: int) -> Scenario:
+    """The only worker is frozen before it claims, for a lease and no more, and again before a later claim: what was
+    looked up about the first dispatch comes when the second is out, and that one waits for longer than a lease.
+    """
+    tasks, faults = [], [FaultPlan(1_900 * MS, "slow_lookups", "s1", "", 0, 90 * S)]
+    for at_ms in (1_900, 26_000, 50_000):
+        tasks += [_task(rng, at_ms + 100 + rng.randrange(200), rng.randrange(3), 5) for _ in range(9)]
+        long_ms = rng.randint(8_500, 13_000)
+        faults.append(FaultPlan(at_ms * MS, "freeze", "w1", "claim", 0, rng.randint(5_200, 5_900) * MS))
+        faults.append(FaultPlan(at_ms * MS, "freeze", "w1", "claim", rng.choice([1, 2, 3]), long_ms * MS))
+    return _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=3, workers=1, schedulers=1)
+
+
+def memory_that_was_kept(rng: random.Random, seed: int) -> Scenario:
+    """A scheduler releases its partitions and is frozen before it knows what it may keep of them; others go on."""
+    tasks = [
+        _task(rng, rng.randrange(24_000), rng.randrange(6), rng.choice([5, 300]), failures=rng.choice([0, 0, 1]))
+        for _ in range(40)
+    ]
+    faults: list[FaultPlan] = []
+    for i in range(3):
+        at_ms = 4_000 + i * 12_000 + rng.randrange(2_000)
+        one, other = rng.sample(["s1", "s2"], 2)
+        faults.append(
+            FaultPlan(at_ms * MS, "freeze", one, "list offsets", rng.choice([0, 0, 1]), rng.randint(6_500, 9_500) * MS)
+        )
+        faults.append(FaultPlan((at_ms + 300) * MS, rng.choice(["kill", "drain"]), other, "", 0, MS))
+    return _scenario(seed, rng, tasks, faults, lease_s=10.0, partitions=2)
+
+
 def schedulers_come_and_go(rng: random.Random, seed: int) -> Scenario:
     """Released partitions come back, some of them after others had them; zombies among their owners."""
     tasks = [
@@ -199,7 +229,8 @@ def no_time_to_recover(rng: random.Random, seed: int) -> Scenario:
 
 DRILLS: tuple[Draw, ...] = (
     cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_between_claim_and_start, claims_in_doubt,
-    frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, commits_in_doubt, schedulers_come_and_go, workers_leave, no_time_to_recover,
+    frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt,
+    memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover,
 )  # fmt: skip
 
 
