@@ -12,6 +12,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--world", help="always this one: `free`, or the name of a drill")
     parser.add_argument("--seconds", type=float, default=None, help="stop after this long")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--no-shrink", action="store_true", help="print a failure as it is")
@@ -34,7 +35,7 @@ def _play(options: argparse.Namespace) -> int:
     for seed in range(options.first, options.first + options.seeds):
         if options.seconds is not None and time.monotonic() - began_s > options.seconds:
             break
-        result = play(draw(seed), trace=options.trace)
+        result = play(draw(seed, options.world), trace=options.trace)
         steps, played = steps + result.steps, played + 1
         counts.update(result.counts)
         if options.trace:
@@ -43,7 +44,7 @@ def _play(options: argparse.Namespace) -> int:
             print(f"seed {seed} after {result.steps} steps: {result.violation}", flush=True)
             smaller = result if options.no_shrink else shrink(result)
             print(describe(smaller))
-            print(f"again: python -m tests.sim --first {seed} --seeds 1 --trace")
+            print(f"again: python -m tests.sim --world {result.scenario.world} --first {seed} --seeds 1 --trace")
             return 1
     seconds, cpu_s = time.monotonic() - began_s, time.process_time() - began_cpu_s
     print(f"{played} seeds, {steps} steps in {seconds:.1f} s, {cpu_s:.1f} s of CPU: {steps / cpu_s:.0f} steps a second")

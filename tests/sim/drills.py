@@ -20,7 +20,7 @@ def _scenario(
 ) -> Scenario:  # fmt: skip
     tasks.sort(key=lambda task: task.at_us)
     return Scenario(
-        seed, partitions, workers + rng.choice([0, 1]), lease_s, drain_s,
+        "", seed, partitions, workers + rng.choice([0, 1]), lease_s, drain_s,
         tuple(f"s{i + 1}" for i in range(schedulers)), tuple(WorkerPlan(f"w{i + 1}", slots, TYPES) for i in range(workers)),
         tuple(task._replace(number=n) for n, task in enumerate(tasks)), tuple(sorted(faults)),
     )  # fmt: skip
@@ -227,12 +227,6 @@ def no_time_to_recover(rng: random.Random, seed: int) -> Scenario:
     return _scenario(seed, rng, tasks, faults, lease_s=rng.choice([4.0, 10.0]), partitions=2)
 
 
-DRILLS: tuple[Draw, ...] = (
-    cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_between_claim_and_start, claims_in_doubt,
-    frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt,
-    memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover,
-)  # fmt: skip
-
-
-def draw_drill(seed: int, drill: Draw) -> Scenario:
-    return drill(random.Random(f"drill {drill.__name__} {seed}"), seed)
+DRILLS: dict[str, Draw] = {drill.__name__: drill for drill in (
+    cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_between_claim_and_start, claims_in_doubt, frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt, memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover,
+)}  # fmt: skip

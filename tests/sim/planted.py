@@ -16,15 +16,17 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 ROOT = Path(__file__).absolute().parents[2]
 KNOWN, TABLE = Path(__file__).with_name("planted.json"), ROOT / "docs" / "planted-bugs.md"
-SEEDS = 600
-VERIFIED_SEEDS = 6
+WORLDS = 1_500
+FREE_PER_ROUND = 4
+VERIFIED_WORLDS = 6
+World = tuple[str, int]  # which drill (or `free`), and the seed
 Found = dict[str, Any]
 OURS = ("streams", "consumers", "producers", "pstp", "tests")
 # What takes long to import, once for all.
@@ -64,33 +66,46 @@ class Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
-def hunt(mutation: Any, seeds: Iterable[int], verified_seeds: int) -> Found:
+def hunt(mutation: Any, worlds: Iterable[World] | None, verified_worlds: int) -> Found:
     """Play until the bug is found.  In a process that has imported nothing of ours."""
     sys.meta_path.insert(0, Finder(mutation))
     from tests.sim.run import play, verdict
     from tests.sim.scenario import draw
 
-    steps = 0
-    for seed in seeds:
-        result = play(draw(seed))
-        steps += result.steps
+    steps = played = 0
+    for world, seed in worlds if worlds is not None else rounds():
+        result = play(draw(seed, world))
+        steps, played = steps + result.steps, played + 1
         if (violation := result.violation) is not None:
-            worlds = range(seed, seed + 2 * verified_seeds, 2)
+            verdicts = (verdict(draw(s, world)) for s in range(seed, seed + verified_worlds))
             return {
-                "found": True, "guarantee": violation.guarantee, "text": violation.text[:160], "seed": seed,
-                "steps": steps, "verify": next((v for s in worlds if (v := verdict(draw(s)))), []),
+                "found": True, "guarantee": violation.guarantee, "text": violation.text[:160], "world": world,
+                "seed": seed, "played": played, "steps": result.steps, "verify": next(filter(None, verdicts), []),
             }  # fmt: skip
-    return {"found": False, "steps": steps}
+    return {"found": False, "played": played, "steps": steps}
 
 
-def plant(mutation: Any, seeds: Iterable[int], verified_seeds: int) -> Found:
+def rounds() -> Iterator[World]:
+    """Each drill once, then some worlds that are drawn freely; again and again."""
+    from tests.sim.drills import DRILLS
+    from tests.sim.scenario import FREE
+
+    each = [*DRILLS, *[FREE] * FREE_PER_ROUND]
+    seeds = dict.fromkeys(each, 0)
+    for n in range(WORLDS):
+        world = each[n % len(each)]
+        yield world, seeds[world]
+        seeds[world] += 1
+
+
+def plant(mutation: Any, worlds: Iterable[World] | None = None, verified_worlds: int = VERIFIED_WORLDS) -> Found:
     """The same in a child process."""
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read_fd)
         try:
-            found = hunt(mutation, seeds, verified_seeds)
+            found = hunt(mutation, worlds, verified_worlds)
         except BaseException as error:
             found = {"found": False, "error": "".join(traceback.format_exception(error))}
         with os.fdopen(write_fd, "w") as pipe:
@@ -122,12 +137,13 @@ def rendered(table: Iterable[Any], found: dict[str, Found]) -> str:
         "# Planted bugs", "",
         "A simulator that finds nothing proves little unless it finds what is there. Each line is a bug that was planted into",
         "a copy of our own code in memory, one at a time, and what found it: which guarantee the simulator saw broken, and",
-        "in which seed (drills, the odd seeds, are played first). `pstp verify` was then given the task-events of a few worlds",
-        "with the same bug in which nobody else judged: what it says is in the last column. It sees less, since it knows only",
-        "what the schedulers and workers say of themselves.", "",
-        "Repeat it with `python tests/sim/planted.py` (all seeds from 0), one of them with `python tests/sim/planted.py NAME`.",
-        "`make test` plays the seeds below.", "",
-        "| bug | what is wrong | broken | how it was seen | seed | `pstp verify` |", "|---|---|---|---|---|---|",
+        "in which world: a drill of `tests/sim/drills.py`, or one drawn freely, with its seed. `pstp verify` was then given the",
+        "task-events of a few worlds with the same bug in which nobody else judged: what it says is in the last column. It sees",
+        "less, since it knows only what the schedulers and workers say of themselves.", "",
+        "Repeat it with `python tests/sim/planted.py` (all worlds, until one shows the bug), one of them with",
+        "`python tests/sim/planted.py NAME`; `--known` plays the worlds below only. `make test` plays the quickest of them, and",
+        "tries whether all bugs can still be planted; `make test-all` plays them all.", "",
+        "| bug | what is wrong | broken | how it was seen | in world | `pstp verify` |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for mutation in table:
         how = found[mutation.name]
@@ -138,7 +154,7 @@ def rendered(table: Iterable[Any], found: dict[str, Found]) -> str:
             mutation.words,
             how["guarantee"],
             f"`{text[:110]}`",
-            how["seed"],
+            f"{how['world']} {how['seed']}",
             verdicts,
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -150,8 +166,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only these")
     parser.add_argument("--known", action="store_true", help="only the seeds that are known to find them")
+    parser.add_argument("--quickest", type=int, metavar="N", help="with --known: only the N that are found soonest")
+    parser.add_argument("--missing", action="store_true", help="only those not known to be found")
     parser.add_argument("--dry", action="store_true", help="keep nothing of what is found")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many at most")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"PYTHONHASHSEED": "0"})
@@ -161,14 +178,17 @@ def main() -> int:
         importlib.import_module(name)
     assert not any(module.split(".")[0] in OURS for module in sys.modules), "nothing of ours is imported yet"
     table, found, missed = mutations(), known(), 0
-    for mutation in table:
-        if options.names and mutation.name not in options.names:
-            continue
+    names = set(options.names) or {mutation.name for mutation in table}
+    if options.missing:
+        names -= found.keys()
+    if options.quickest:
+        names = set(sorted(names & found.keys(), key=lambda name: int(found[name]["steps"]))[: options.quickest])
+    for mutation in (m for m in table if m.name in names):
         if options.known:
-            result = plant(mutation, [found[mutation.name]["seed"]], 0)
+            where = found[mutation.name]
+            result = plant(mutation, [(where["world"], where["seed"])], 0)
         else:
-            drills_first = sorted(range(options.seeds), key=lambda seed: seed % 2 == 0)  # they are shorter
-            result = plant(mutation, drills_first, VERIFIED_SEEDS)
+            result = plant(mutation)
         missed += not result["found"]
         print(json.dumps({"name": mutation.name} | result), flush=True)
         if result["found"] and not (options.known or options.dry):

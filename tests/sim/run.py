@@ -94,7 +94,7 @@ def describe(result: Result) -> str:
     """A failure for people: the scenario, what happened, and what is wrong about it."""
     scenario, violation = result.scenario, result.violation
     lines = [
-        f"seed {scenario.seed}, {scenario.partitions} partitions, {scenario.dispatch_partitions} of dispatches, "
+        f"world {scenario.world}, seed {scenario.seed}, {scenario.partitions} partitions, {scenario.dispatch_partitions} of dispatches, "
         f"lease {scenario.lease_s} s, schedulers {', '.join(scenario.schedulers)}",
         *(f"  {worker}" for worker in scenario.workers),
         *(f"  at {fault.at_us / S:.3f} s {fault}" for fault in scenario.faults),

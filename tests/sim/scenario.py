@@ -6,6 +6,7 @@ from typing import NamedTuple
 from tests.sim.loop import MS, S
 
 TYPES = ("a", "b")
+FREE = "free"
 
 
 class Behaviour(NamedTuple):
@@ -54,6 +55,9 @@ class WorkerPlan(NamedTuple):
 
 
 class Scenario(NamedTuple):
+    """`world`: a drill's name, or `free`."""
+
+    world: str
     seed: int
     partitions: int
     dispatch_partitions: int
@@ -102,13 +106,15 @@ LENGTHS = {
 }
 
 
-def draw(seed: int) -> Scenario:
-    """The scenario of this seed: every second one is a drill, the others are drawn freely."""
-    from tests.sim.drills import DRILLS, draw_drill
+def draw(seed: int, world: str | None = None) -> Scenario:
+    """The scenario of this seed in that world.  None: every second seed is a drill, the others are drawn freely."""
+    from tests.sim.drills import DRILLS
 
-    if seed % 2:
-        return draw_drill(seed, DRILLS[seed // 2 % len(DRILLS)])
-    return draw_freely(seed)
+    if world is None:
+        world = list(DRILLS)[seed // 2 % len(DRILLS)] if seed % 2 else FREE
+    if world == FREE:
+        return draw_freely(seed)
+    return DRILLS[world](random.Random(f"drill {world} {seed}"), seed)._replace(world=world)
 
 
 def draw_freely(seed: int) -> Scenario:
@@ -128,7 +134,7 @@ def draw_freely(seed: int) -> Scenario:
     names = [*schedulers, *(w.name for w in workers)]
     faults = _faults(rng, names, until_us) if rng.random() < 0.95 else ()
     return Scenario(
-        seed, partitions, len(workers) + rng.choice([0, 0, 1, 2]), rng.choice([10.0] * 6 + [4.0, 20.0]),
+        FREE, seed, partitions, len(workers) + rng.choice([0, 0, 1, 2]), rng.choice([10.0] * 6 + [4.0, 20.0]),
         rng.choice([1.0, 4.0, 10.0]), schedulers, workers, tuple(t._replace(number=n) for n, t in enumerate(tasks)), faults,
     )  # fmt: skip
 
