@@ -176,6 +176,23 @@ MUTATIONS = (
             self._write(self._producer, [o for o in outputs if o.topic != "dispatches"])
 """),
     )),
+    Mutation("rows_before_dispatch", "rows that tell of a dispatch are committed before it", (
+        Edit(TRANSACTION, "            self._write(self._producer, outputs)\n", """            outputs = list(outputs)
+            if late := [o for o in outputs if o.topic == "dispatches"]:
+                self._write(self._producer, [o for o in outputs if o.topic != "dispatches"])
+                self._producer.commit_transaction()
+                outputs = late
+            self._write(self._producer, outputs)
+"""),
+    )),
+    Mutation("commit_before_produce", "what was read is committed before what it leads to is written", (
+        Edit(TRANSACTION, "            self._write(self._producer, outputs)\n", """            self._producer.begin_transaction()
+            first = [ck.TopicPartition(self._topic(t), p, offset) for (t, p), offset in offsets.items()]
+            self._producer.send_offsets_to_transaction(first, group, COMMIT_S)
+            self._producer.commit_transaction(COMMIT_S)
+            self._write(self._producer, outputs)
+"""),
+    )),
     Mutation("reads_uncommitted", "a new owner reads rows that were never committed", (
         Edit(STORE, '"isolation.level": "read_committed"', '"isolation.level": "read_uncommitted"'),
     )),

@@ -1,7 +1,7 @@
 """`python tests/sim/planted.py`: plant each bug of `mutations.py`, and play until the simulator finds it.
 
-What was found is kept in `planted.json`, and shown in docs/planted-bugs.md; `--known` plays only what is known to find
-each bug.
+What was found is kept in `planted.json`, and shown in docs/planted-bugs.md; `--known` begins with the world that
+is known to show each bug; our code goes on, and worlds with it.
 
 Each bug gets a process of its own, forked before anything of ours is imported; there, modules are compiled from their
 changed source.  Nothing on disk is touched.
@@ -17,6 +17,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -66,14 +67,14 @@ class Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
-def hunt(mutation: Any, worlds: Iterable[World] | None, verified_worlds: int) -> Found:
-    """Play until the bug is found.  In a process that has imported nothing of ours."""
+def hunt(mutation: Any, first: World | None, verified_worlds: int) -> Found:
+    """Play until the bug is found, that world first.  In a process that has imported nothing of ours."""
     sys.meta_path.insert(0, Finder(mutation))
     from tests.sim.run import play, verdict
     from tests.sim.scenario import draw
 
     steps = played = 0
-    for world, seed in worlds if worlds is not None else rounds():
+    for world, seed in chain([first] if first else [], rounds()):
         result = play(draw(seed, world))
         steps, played = steps + result.steps, played + 1
         if (violation := result.violation) is not None:
@@ -98,14 +99,20 @@ def rounds() -> Iterator[World]:
         seeds[world] += 1
 
 
-def plant(mutation: Any, worlds: Iterable[World] | None = None, verified_worlds: int = VERIFIED_WORLDS) -> Found:
+def plant_here(name: str) -> None:
+    """Plant it into this process, which has imported nothing of ours that it changes.  Raises `KeyError`."""
+    mutation = {m.name: m for m in mutations()}[name]
+    sys.meta_path.insert(0, Finder(mutation))
+
+
+def plant(mutation: Any, first: World | None = None, verified_worlds: int = VERIFIED_WORLDS) -> Found:
     """The same in a child process."""
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read_fd)
         try:
-            found = hunt(mutation, worlds, verified_worlds)
+            found = hunt(mutation, first, verified_worlds)
         except BaseException as error:
             found = {"found": False, "error": "".join(traceback.format_exception(error))}
         with os.fdopen(write_fd, "w") as pipe:
@@ -141,8 +148,9 @@ def rendered(table: Iterable[Any], found: dict[str, Found]) -> str:
         "task-events of a few worlds with the same bug in which nobody else judged: what it says is in the last column. It sees",
         "less, since it knows only what the schedulers and workers say of themselves.", "",
         "Repeat it with `python tests/sim/planted.py` (all worlds, until one shows the bug), one of them with",
-        "`python tests/sim/planted.py NAME`; `--known` plays the worlds below only. `make test` plays the quickest of them, and",
-        "tries whether all bugs can still be planted; `make test-all` plays them all.", "",
+        "`python tests/sim/planted.py NAME`; `--known` plays the worlds below first. `make test` plays the quickest of them, and",
+        "tries whether all bugs can still be planted; `make test-all` plays them all. What happens in such a world, shrunk to",
+        "what matters: `python -m tests.sim --plant NAME --world WORLD --first SEED --seeds 1`.", "",
         "| bug | what is wrong | broken | how it was seen | in world | `pstp verify` |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for mutation in table:
@@ -165,7 +173,7 @@ def main() -> int:
     """Prints one JSON object per line: the mutation's name and what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only these")
-    parser.add_argument("--known", action="store_true", help="only the seeds that are known to find them")
+    parser.add_argument("--known", action="store_true", help="first the world that is known to show it; keep nothing")
     parser.add_argument("--quickest", type=int, metavar="N", help="with --known: only the N that are found soonest")
     parser.add_argument("--missing", action="store_true", help="only those not known to be found")
     parser.add_argument("--dry", action="store_true", help="keep nothing of what is found")
@@ -182,11 +190,12 @@ def main() -> int:
     if options.missing:
         names -= found.keys()
     if options.quickest:
-        names = set(sorted(names & found.keys(), key=lambda name: int(found[name]["steps"]))[: options.quickest])
+        quickest = sorted(names & found.keys(), key=lambda name: (found[name]["played"], found[name]["steps"]))
+        names = set(quickest[: options.quickest])
     for mutation in (m for m in table if m.name in names):
         if options.known:
             where = found[mutation.name]
-            result = plant(mutation, [(where["world"], where["seed"])], 0)
+            result = plant(mutation, (where["world"], where["seed"]), 0)
         else:
             result = plant(mutation)
         missed += not result["found"]

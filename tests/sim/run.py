@@ -108,6 +108,8 @@ def describe(result: Result) -> str:
 def _relevant(trace: list[str], violation: Violation | None) -> list[str]:
     group = violation.group if violation is not None else None
     kept = [line for line in trace if group is None or _concerns(line, group)]
+    renewed = [" says renewed " in line for line in kept]
+    kept = [line for i, line in enumerate(kept) if not (renewed[i] and i and renewed[i - 1])]
     left_out = [f"  … {len(kept) - LINES_MAX} lines before …"] if len(kept) > LINES_MAX else []
     return [*left_out, *kept[-LINES_MAX:]]
 

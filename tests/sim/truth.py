@@ -119,6 +119,7 @@ class Truth:
         self.claimants: dict[tuple[int, int], Process] = {}  # who has said `started`, by (home, token)
         self.dead: set[tuple[int, int]] = set()  # dead-lettered, by (home, sequence): nobody redrives them here
         self.drained: set[Process] = set()  # left on SIGTERM
+        self._dispatched: set[tuple[int, int]] = set()  # tokens in committed dispatches, by (home, token)
         self._given: dict[tuple[int, int], Txn | None] = {}  # tokens, by (home, token)
         self.touched: dict[str, set[str]] = {}  # transactional id -> groups in its latest transaction
         self.outages: list[tuple[int, int]] = []
@@ -265,6 +266,9 @@ class Truth:
             return
         touched = self.touched[txn.tid] = set()
         for message in txn.records:
+            if message.topic() == "dispatches":
+                self._in_the_log(message)
+        for message in txn.records:
             match message.topic():
                 case "task-events":
                     for event in decode_events(message.value() or b""):
@@ -279,6 +283,10 @@ class Truth:
                         table[key] = value
                 case "dead-letters":
                     self._check_dead_letter(message)
+
+    def _in_the_log(self, message: Message) -> None:
+        dispatch = decode_dispatch(message.value() or b"")
+        self._dispatched.update((dispatch.partition, task.token) for task in dispatch.tasks)
 
     def _count_ends(self, txn: Txn) -> None:
         """All that is needed to know when a world is done."""
@@ -353,6 +361,8 @@ class Truth:
                 raise Violation("G1", f"{event.task_id} is dispatched while it is {tale.phase}", tale.name)
             if token <= tale.token:
                 raise Violation("G1", f"token {token} after {tale.token}", tale.name)
+            if (partition, token) not in self._dispatched:
+                raise Violation("G7", f"{event.task_id} is told to be dispatched, and is in no log", tale.name)
             tale.phase, tale.token = STATE.DISPATCHED, token
             return
         if token != tale.token:
