@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from streams import limits
 from tests.sim.loop import MS, S
-from tests.sim.scenario import TYPES, Behaviour, FaultPlan, Scenario, TaskPlan, WorkerPlan
+from tests.sim.scenario import TYPES, Behaviour, CommandPlan, FaultPlan, Scenario, TaskPlan, WorkerPlan
 
 Draw = Callable[[random.Random, int], Scenario]
 
@@ -227,6 +227,128 @@ def no_time_to_recover(rng: random.Random, seed: int) -> Scenario:
     return _scenario(seed, rng, tasks, faults, lease_s=rng.choice([4.0, 10.0]), partitions=2)
 
 
+# -- operators, failure policies, limits
+
+COMMANDS = (
+    "pause_group", "pause_group", "resume_group", "resume_group", "cancel_task", "cancel_task", "cancel_group",
+    "skip_head", "skip_head", "edit_head", "retry_now", "unblock", "unblock", "release", "redrive", "redrive", "redrive",
+    "edit_and_redrive", "discard_dead_letter", "forget_group",
+)  # fmt: skip
+
+
+def _commands(
+    rng: random.Random, count: int, groups: int, until_ms: int, kinds: tuple[str, ...] = COMMANDS
+) -> tuple[CommandPlan, ...]:
+    plans = []
+    for _ in range(count):
+        plan = CommandPlan(
+            0, rng.randrange(1_500, until_ms) * MS, rng.choice(kinds), f"g{rng.randrange(groups)}", rng.randrange(20),
+            expects=rng.random() < 0.3, position=rng.choice(["head", "head", "tail"]), running=rng.random() < 0.5,
+        )  # fmt: skip
+        if plan.kind == "pause_group" and rng.random() < 0.4:
+            plan = plan._replace(pause_ms=rng.choice([10, 1_000, 5_000]))
+        if rng.random() < 0.1:
+            plan = plan._replace(again_us=rng.choice([1, 300, 6_000]) * MS)
+        if rng.random() < 0.1:
+            plan = plan._replace(elsewhere=rng.randrange(4))
+        plans.append(plan)
+    plans.sort(key=lambda plan: plan.at_us)
+    return tuple(plan._replace(number=n) for n, plan in enumerate(plans))
+
+
+def _troubled(rng: random.Random, until_ms: int, groups: int, ms: tuple[int, ...] = (0, 5, 50, 500, 2_000)) -> TaskPlan:
+    """A task that may fail, in a world where that has consequences."""
+    kinds = rng.choice([(), (), ("fail",), ("snooze",), ("retry", "fail"), ("reject",), ("fail", "fail")])
+    stubborn = rng.random() < 0.2
+    script = [
+        Behaviour(kind, rng.choice(ms), rng.choice([None, 7]), rng.choice([0.3, 3.0]), stubborn) for kind in kinds
+    ]
+    state = rng.choice([None, rng.randrange(1, 1_000_000)])
+    last = Behaviour(rng.choice(["ok", "ok", "ok", "ok", "hang"]), rng.choice(ms), state, stubborn=stubborn)
+    return TaskPlan(
+        0, rng.randrange(until_ms) * MS, f"g{rng.randrange(groups)}", rng.choice(["a", "a", "a", "b"]), (*script, last),
+        timeout_s=rng.choice([0.5, 2.0]) if last.kind == "hang" else None, max_attempts=rng.choice([None, 1, 1, 2]),
+        on_failure=rng.choice([None, None, "block", "cascade", "skip"]),
+        not_before_ms=rng.choice([None] * 9 + [3_000]),
+    )  # fmt: skip
+
+
+def operators_at_work(rng: random.Random, seed: int) -> Scenario:
+    """Everything that can be asked for, of few groups whose tasks fail, while nothing else goes wrong."""
+    groups = rng.choice([1, 2, 4])
+    tasks = [_troubled(rng, 12_000, groups) for _ in range(24)]
+    world = _scenario(seed, rng, tasks, [], lease_s=4.0, slots=rng.choice([1, 3]), partitions=rng.choice([1, 2]))
+    return world._replace(
+        commands=_commands(rng, 40, groups, 20_000),
+        settings=(("on_failure", rng.choice(["skip", "block", "cascade"])),),
+    )
+
+
+def operators_in_trouble(rng: random.Random, seed: int) -> Scenario:
+    """The same while processes die, freeze and are cut off."""
+    groups = rng.choice([2, 4])
+    tasks = [_troubled(rng, 20_000, groups) for _ in range(24)]
+    steps = ("", "begin", "produce", "commit", "claim", "commit claim", "send started", "running", "ended")
+    kinds = ("kill", "freeze", "cut", "drain", "lose_answer")
+    faults = _every(rng, kinds, ("s1", "s2", "w1", "w2"), steps, duration_ms=(500, 12_000), each_ms=2_500, count=7)
+    world = _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=rng.choice([1, 3]), partitions=rng.choice([1, 2]))
+    return world._replace(
+        commands=_commands(rng, 40, groups, 24_000),
+        settings=(("on_failure", rng.choice(["skip", "block", "cascade"])),),
+    )
+
+
+def pauses_of_what_is_on_its_way(rng: random.Random, seed: int) -> Scenario:
+    """Groups are paused, and heads cancelled and skipped, while workers are held up between dispatch and start."""
+    tasks = [_task(rng, rng.randrange(14_000), rng.randrange(4), rng.choice([5, 300])) for _ in range(40)]
+    faults = _every(
+        rng, ("freeze", "freeze", "kill"), ("w1", "w2"), ("claim", "commit claim", "claimed", "send started", "started"),
+        duration_ms=(300, 9_000), first_ms=500, each_ms=1_500, count=9,
+    )  # fmt: skip
+    kinds = ("pause_group", "pause_group", "resume_group", "cancel_task", "skip_head")
+    commands = _commands(rng, 50, 4, 16_000, kinds)
+    return _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=rng.choice([1, 3]))._replace(commands=commands)
+
+
+def little_room(rng: random.Random, seed: int) -> Scenario:
+    """Few tasks may wait, in a group and in a partition; what is turned away is redriven; keys come twice."""
+    groups = rng.choice([1, 3])
+    tasks = [
+        _troubled(rng, 12_000, groups, (5, 200, 1_000))._replace(
+            idempotency_key=rng.choice([None, None, "k1", "k2", "k3"])
+        )
+        for _ in range(40)
+    ]
+    faults = _every(
+        rng, ("kill", "freeze"), ("s1", "s2"), ("", "commit"), duration_ms=(3_000, 9_000), count=rng.choice([0, 2])
+    )
+    commands = _commands(
+        rng, 24, groups, 18_000, ("redrive", "redrive", "edit_and_redrive", "pause_group", "resume_group")
+    )
+    settings = (
+        ("group_parked_max", rng.choice([0, 2, 5])), ("partition_tasks_max", rng.choice([0, 4, 9])),
+        ("when_full", rng.choice(["dead_letter", "pause"])),
+    )  # fmt: skip
+    world = _scenario(seed, rng, tasks, faults, lease_s=4.0, partitions=rng.choice([1, 2]))
+    return world._replace(commands=commands, settings=settings)
+
+
+def breakers_open(rng: random.Random, seed: int) -> Scenario:
+    """A type fails again and again, so that its groups wait for a while."""
+    tasks = [
+        _task(rng, rng.randrange(12_000), rng.randrange(8), rng.choice([5, 200]), failures=rng.choice([0, 1, 2, 3]))
+        for _ in range(24)
+    ]
+    faults = _every(rng, ("kill", "drain"), ("s1", "s2", "w1"), ("",), count=rng.choice([0, 2]))
+    settings = (
+        ("breaker_rate", 0.5),
+        ("breaker_window", rng.choice([2, 5])),
+        ("breaker_open_s", rng.choice([1.0, 4.0])),
+    )
+    return _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=4, partitions=2)._replace(settings=settings)
+
+
 DRILLS: dict[str, Draw] = {drill.__name__: drill for drill in (
-    cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_between_claim_and_start, claims_in_doubt, frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt, memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover,
+    cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_between_claim_and_start, claims_in_doubt, frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt, memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover, operators_at_work,
+    operators_in_trouble, pauses_of_what_is_on_its_way, little_room, breakers_open,
 )}  # fmt: skip

@@ -29,13 +29,15 @@ def drain(world: "World") -> None:
     bound_us = healed_us + PROGRESS_US + _work_us(world)
     free_since_us: dict[str, int] = {}
     while not _is_done(world):
+        world.operate()
         world.loop.run(world.loop.now_us + LOOK_US)
         free = _free_types(world)
         free_since_us = {t: free_since_us.get(t, world.loop.now_us) for t in free}
         _check_progress(world, healed_us, free_since_us)
         if world.loop.now_us > bound_us:
-            left = [t.plan.number for t in world.truth.tasks.values() if t.expected and not t.terminals]
-            raise Violation("G6", f"tasks {left} have no end {(bound_us - healed_us) // S} s after the last fault")
+            left = [t.plan.number for t in world.truth.tasks.values() if t.expected and t.terminals < t.submissions]
+            words = f"tasks {left}, commands {world.truth.orders.unanswered()} have no end"
+            raise Violation("G6", f"{words} {(bound_us - healed_us) // S} s after the last fault")
     settled_us = max(world.loop.now_us, healed_us) + PROGRESS_US
     while _owned(world) != list(range(world.scenario.partitions)) and world.loop.now_us < settled_us:
         world.loop.run(world.loop.now_us + LOOK_US)
@@ -45,8 +47,11 @@ def drain(world: "World") -> None:
 def wait(world: "World") -> None:
     """The same without holding anything against it."""
     bound_us = world.loop.now_us + PROGRESS_US + _work_us(world)
-    while not _is_done(world) and world.loop.now_us < bound_us:
-        world.loop.run(world.loop.now_us + LOOK_US)
+    while not all(t.terminals or t.plan.stranger == "abort" for t in world.truth.tasks.values()):
+        if world.loop.now_us > bound_us:
+            break
+        world.operate_blindly()
+        world.loop.run(world.loop.now_us + 10 * LOOK_US)
     world.loop.run(world.loop.now_us + QUIET_US)
 
 
@@ -60,13 +65,16 @@ def _work_us(world: "World") -> int:
     """Generous: everything one after the other, each execution with a long wait."""
     total_ms = 0
     for task in world.truth.tasks.values():
-        if not task.terminals:
+        if task.terminals < task.submissions:
             total_ms += sum(b.ms + 2_000 + (20_000 if b.kind == "die" else 3_000) for b in task.plan.behaviours) + 5_000
     return total_ms * MS
 
 
 def _is_done(world: "World") -> bool:
-    return all(t.terminals or t.plan.stranger == "abort" for t in world.truth.tasks.values())
+    truth = world.truth
+    if any(tale.paused or tale.blocked for tale in truth.tales.values()) or truth.orders.unanswered():
+        return False
+    return all(t.terminals >= t.submissions or t.plan.stranger == "abort" for t in truth.tasks.values())
 
 
 def _check_progress(world: "World", healed_us: int, free_since_us: dict[str, int]) -> None:
@@ -79,7 +87,13 @@ def _check_progress(world: "World", healed_us: int, free_since_us: dict[str, int
         leases_us = int(2 * world.scenario.lease_s * S)
         bound_us = max(PROGRESS_US, PROGRESS_US * 2 // 3 + leases_us if tale.phase is TaskState.DISPATCHED else 0)
         since_us = world.loop.now_us - bound_us
-        if head is None or tale.phase is TaskState.RUNNING or max(tale.moved_us, healed_us) > since_us:
+        if (
+            head is None
+            or tale.phase is TaskState.RUNNING
+            or tale.paused
+            or tale.blocked
+            or max(tale.moved_us, healed_us) > since_us
+        ):
             continue
         if free_since_us.get(head.plan.type, world.loop.now_us) <= since_us:
             raise Violation("G6", f"task {head.plan.number} is {tale.phase} for 30 s though a slot is free", tale.name)
@@ -98,7 +112,7 @@ def check(world: "World") -> None:
     """Nothing is lost, nothing is left."""
     truth = world.truth
     for task in truth.tasks.values():
-        if task.terminals != task.expected:
+        if task.terminals != (task.submissions if task.expected else 0):
             raise Violation("G3", f"task {task.plan.number} has {task.terminals} ends", task.plan.group)
     for tale in truth.tales.values():
         if tale.owes is not None:
@@ -124,7 +138,7 @@ def _check_left(world: "World") -> None:
         raise Violation("G6", f"partitions {owned} of {world.scenario.partitions} have an owner")
     for number, table in truth.tables.items():
         for key, value in table.items():
-            if key[:1] == b"D":
+            if key[:1] == b"D" or _is_remembered(world, key):
                 continue
             if key != rows.PARTITION_KEY and not (
                 key[:1] == b"S" and msgspec.json.decode(value) == states.get(key[1:])
@@ -138,6 +152,13 @@ def _check_left(world: "World") -> None:
     left = {key[1:] for table in truth.tables.values() for key in table if key[:1] == b"S"}
     if left != states.keys():
         raise Violation("G8", f"states of {sorted(left ^ states.keys())} are not kept")
+
+
+def _is_remembered(world: "World", key: bytes) -> bool:
+    """Ids of commands that were taken in, and idempotency keys."""
+    if key[:1] == b"C":
+        return world.truth.orders.by_id[key[1:].decode()].outcome is not None
+    return key[:1] == b"I" and key[9:].decode() in {group for group, _ in world.truth.seen}
 
 
 def _check_lag(world: "World") -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from streams.clock import Now
 from streams.engine import Engine
 from streams.group import Phase
+from streams.memory import Memory
 from streams.murmur2 import home_partition
 from streams.partition import load
 from streams.protocol import TaskState
@@ -50,15 +51,18 @@ def _check_group(engine: Engine, tale: "Tale") -> None:
         return  # let go meanwhile, or idle
     group = entries[0].group
     if group.head is None:
-        if tale.head() is not None:
+        if tale.queue and group.sweep is None:
             raise Violation("G7", "memory shows an idle group, the history does not", tale.name)
         return
     if tale.head() is None or group.phase not in SHOWS[tale.phase]:
         raise Violation("G7", f"memory shows {group.phase}, the history {tale.phase}", tale.name)
-    if (group.head.token or tale.token, group.head.attempt) != (tale.token, tale.attempt):
+    if (group.head.token, group.head.attempt) != (tale.token, tale.attempt):
         raise Violation("G7", f"memory shows {group.head}, the history {tale.token} {tale.attempt}", tale.name)
-    if len(entries[0].parked) != group.parked or group.parked != tale.accepted - tale.done - 1:
-        raise Violation("G7", f"memory shows {group.parked} parked, not {tale.accepted - tale.done - 1}", tale.name)
+    if len(entries[0].parked) != group.parked or group.parked != len(tale.queue) - 1:
+        raise Violation("G7", f"memory shows {group.parked} parked, not {len(tale.queue) - 1}", tale.name)
+    shown, told = (group.pause is not None, group.blocked is not None), (tale.paused, tale.blocked)
+    if shown != told:
+        raise Violation("G7", f"memory shows paused, blocked: {shown}, the history {told}", tale.name)
 
 
 def check_slots(engine: Engine) -> None:
@@ -87,9 +91,16 @@ def check_rows(truth: "Truth", engine: Engine) -> None:
         successor.adopt(loaded, Now(STAGE.wall_ms_max + 3_600_000, 0))
         if loaded.states != partition.states:
             raise Violation("G7", f"group states differ: {loaded.states} in the log, {partition.states} in memory")
+        if (one := _remembered(loaded.memory)) != (other := _remembered(partition.memory)):
+            raise Violation("G7", f"memory and log of partition {number} differ: {one} and {other}")
         if (one := _picture(loaded.entries)) != (other := _picture(partition.entries)):
             keys = [k for k in one.keys() | other.keys() if one.get(k) != other.get(k)]
             raise Violation("G7", f"memory and log differ in {[(one.get(k), other.get(k)) for k in keys]}")
+
+
+def _remembered(memory: Memory) -> tuple[Any, ...]:
+    """Open dead letters, idempotency keys, ids of commands."""
+    return dict(memory.dead), {key: seen[0] for key, seen in memory.seen.items()}, dict(memory.commands)
 
 
 def _picture(entries: Any) -> dict[bytes, tuple[Any, ...]]:

@@ -13,6 +13,7 @@ import structlog
 
 import consumers.worker
 import streams.clock
+import streams.limits
 import streams.lookups
 import streams.members
 import streams.scheduler
@@ -193,6 +194,7 @@ def install() -> None:
              Reporter=parts.Reporter, LeaseKeeper=parts.Keeper, LoopExecutor=parts.Executor,
              ThreadExecutor=parts.Executor, ProcessExecutor=_Null, time=SimpleNamespace(sleep=_sleep))  # fmt: skip
     _replace(streams.members, is_dead=lambda _: False)
+    _replace(streams.limits, SWEPT_PER_STEP=2)  # so that a backlog leaves in several steps
     monotonic = SimpleNamespace(monotonic=lambda: mono_ns() / 1e9)
     _replace(streams.store, AdminClient=lambda conf, logger=None: client.AdminClient(STAGE.wire), time=monotonic)
     _replace(streams.lookups, AdminClient=lambda conf, logger=None: client.AdminClient(STAGE.wire))

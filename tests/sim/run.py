@@ -66,7 +66,7 @@ def shrink(result: Result, budget_s: float = SHRINK_S) -> Result:
         violation = play(scenario).violation
         return violation is not None and violation.guarantee == wanted
 
-    for field in ("faults", "tasks", "workers", "schedulers", "faults", "tasks"):
+    for field in ("commands", "faults", "tasks", "workers", "schedulers", "commands", "faults", "tasks"):
         kept = _drop(getattr(best, field), lambda rest, f=field: fails(best._replace(**{f: rest})))  # type: ignore[misc]
         best = best._replace(**{field: kept})
     return play(best, trace=True)
@@ -99,6 +99,7 @@ def describe(result: Result) -> str:
         *(f"  {worker}" for worker in scenario.workers),
         *(f"  at {fault.at_us / S:.3f} s {fault}" for fault in scenario.faults),
         *(f"  {task}" for task in scenario.tasks),
+        *(f"  {command}" for command in scenario.commands),
         *_relevant(result.trace, violation),
         f"{violation}",
     ]

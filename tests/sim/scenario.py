@@ -1,7 +1,7 @@
 """What happens in one world, drawn from its seed before it begins, so that parts of it can be left out."""
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.sim.loop import MS, S
 
@@ -35,6 +35,26 @@ class TaskPlan(NamedTuple):
     timeout_s: float | None = None
     stranger: str = ""  # published in a stranger's transaction that is later committed or aborted
     stranger_ms: int = 0
+    on_failure: str | None = None
+    idempotency_key: str | None = None
+
+
+class CommandPlan(NamedTuple):
+    """Somebody asks something of a group.  `which`: of the tasks or dead letters there are at that moment, counted
+    round.  `expects`: it names the head that it means.  `again_us`: sent once more after so long, under the same id.
+    """
+
+    number: int
+    at_us: int
+    kind: str
+    group: str
+    which: int = 0
+    expects: bool = False
+    position: str = "head"
+    running: bool = False
+    pause_ms: int | None = None
+    again_us: int | None = None
+    elsewhere: int | None = None
 
 
 class FaultPlan(NamedTuple):
@@ -67,6 +87,8 @@ class Scenario(NamedTuple):
     workers: tuple[WorkerPlan, ...]
     tasks: tuple[TaskPlan, ...]
     faults: tuple[FaultPlan, ...]
+    commands: tuple[CommandPlan, ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
 
     @property
     def heal_us(self) -> int:

@@ -101,6 +101,7 @@ class Pump:
         self._stalled_until_us = 0
         self._positions: dict[Log, int] = {}
         self._told_end: dict[Log, int] = {}
+        self._held: tuple[str, frozenset[int]] = "", frozenset()  # of this topic nothing is fetched from these
 
     def lag(self, duration_us: int, stalled: str) -> None:
         """Read little and late for this long, and for most of it nothing of one topic."""
@@ -137,11 +138,13 @@ class Pump:
         self.membership.join()
 
     def hold_back(self, topic: str, numbers: frozenset[int]) -> None:
-        """No world has limits on what waits."""
+        self._held = topic, numbers
+        self._life.turn_soon()
 
     def start_flow(self, epoch: int) -> None:
         if epoch != self.epoch:
             return
+        self._held = "", frozenset()
         broker = STAGE.wire.broker
         for tp in sorted(self.assigned):
             log = broker.log(tp.topic, tp.partition)
@@ -151,7 +154,11 @@ class Pump:
         self.flowing = True
 
     def has_more(self) -> bool:
-        return not self.is_lagging and any(at < log.stable_end() for log, at in self._positions.items())
+        return not self.is_lagging and any(self._positions[log] < log.stable_end() for log in self._flowing())
+
+    def _flowing(self) -> list[Log]:
+        topic, numbers = self._held
+        return [log for log in self._positions if not (log.topic == topic and log.partition in numbers)]
 
     def fetch(self) -> Batch:
         """Records of all inputs, in any order between partitions."""
@@ -159,7 +166,7 @@ class Pump:
         records: list[Message] = []
         ends: dict[TP, int] = {}
         is_stalled = self._stalled_until_us > STAGE.loop.now_us
-        logs = [log for log in self._positions if not (is_stalled and log.topic == self._stalled)]
+        logs = [log for log in self._flowing() if not (is_stalled and log.topic == self._stalled)]
         chance.shuffle(logs)
         for log in logs if STAGE.wire.can_reach(self._life.process) else ():
             count = chance.randrange(1, 3 if self.is_lagging else 50)

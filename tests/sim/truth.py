@@ -18,6 +18,7 @@ from streams.protocol import (
     TERMINAL,
     Event,
     EventKind,
+    FailurePolicy,
     Reason,
     Report,
     ReportKind,
@@ -27,81 +28,22 @@ from streams.protocol import (
 )
 from tests.sim.broker import Broker, Message, Txn
 from tests.sim.loop import MS, Loop, Process, S, Violation
+from tests.sim.orders import Orders
 from tests.sim.scenario import Behaviour, Scenario, TaskPlan
+from tests.sim.tale import BEGUN, Run, Tale, Task, policy
 
 WORKER_GROUP = "pstp-workers"
 MAX_ATTEMPTS = 5
 WAKING_US = 250 * MS  # until a process that was frozen has looked at its leases
 CLOCKS_US = 350 * MS  # by so much the clocks of two hosts differ
 STATE = TaskState
+ANOTHER = (Reason.FAILED, Reason.TIMEOUT, Reason.WORKER_LOST, Reason.ATTEMPTS_SPENT, Reason.RELEASED)
+SPENT = (Reason.ATTEMPTS_SPENT, Reason.WORKER_LOST, Reason.RELEASED)
 NEVER_RAN = {Reason.RETURNED, Reason.TAKEN_BACK, Reason.NO_HANDLER, Reason.LOST_BEFORE_START}
 CAME_BACK = {
     Reason.FAILED: ReportKind.FAILED, Reason.TIMEOUT: ReportKind.FAILED,
     Reason.SNOOZED: ReportKind.SNOOZED, Reason.ABANDONED: ReportKind.ABANDONED,
 }  # fmt: skip
-
-
-class Run:
-    """One execution."""
-
-    __slots__ = (
-        "began_us",
-        "behaviour",
-        "ended_us",
-        "execution",
-        "kind",
-        "new_state",
-        "process",
-        "stop",
-        "task",
-        "token",
-    )
-
-    def __init__(self, task: "Task", process: Process, execution: Execution, behaviour: Behaviour, now_us: int) -> None:
-        self.task, self.process, self.execution, self.behaviour = task, process, execution, behaviour
-        self.token = execution.wire.token
-        self.began_us, self.ended_us = now_us, -1
-        self.kind: ReportKind | None = None
-        self.stop: Stop | None = None
-        self.new_state: Any = None
-
-    @property
-    def is_live(self) -> bool:
-        return self.ended_us < 0 and self.process.alive
-
-
-class Task:
-    """A record of `tasks`, under the place where its publisher put it."""
-
-    __slots__ = ("expected", "message", "plan", "published_us", "runs", "sequence", "terminals")
-
-    def __init__(self, plan: TaskPlan, message: Message, now_us: int) -> None:
-        self.plan, self.message, self.published_us = plan, message, now_us
-        self.expected = False  # its publication was acknowledged
-        self.sequence = -1
-        self.terminals = 0
-        self.runs: list[Run] = []
-
-
-class Tale:
-    """A group: its tasks in the order of its partition, and how far they have come by what is committed."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.order: list[Task] = []
-        self.accepted = 0
-        self.done = 0
-        self.phase = STATE.PARKED  # of the head
-        self.token = 0
-        self.attempt = 1
-        self.due_us = 0  # the head must not begin sooner
-        self.state: Any = None
-        self.owes: Run | None = None  # its state has still to be told
-        self.moved_us = 0
-        self.live: list[Run] = []
-
-    def head(self) -> Task | None:
-        return self.order[self.done] if self.done < self.accepted else None
 
 
 class Truth:
@@ -119,6 +61,11 @@ class Truth:
         self.claimants: dict[tuple[int, int], Process] = {}  # who has said `started`, by (home, token)
         self.dead: set[tuple[int, int]] = set()  # dead-lettered, by (home, sequence): nobody redrives them here
         self.drained: set[Process] = set()  # left on SIGTERM
+        self.orders = Orders(self, scenario)
+        self._instance = ""  # whose transaction is being heard
+        self.seen: dict[tuple[str, str], Task] = {}  # by (group, idempotency key)
+        self.waiting = [0] * scenario.partitions  # tasks without an end
+        self._slots = {worker.name: worker.slots for worker in scenario.workers}
         self._dispatched: set[tuple[int, int]] = set()  # tokens in committed dispatches, by (home, token)
         self._given: dict[tuple[int, int], Txn | None] = {}  # tokens, by (home, token)
         self.touched: dict[str, set[str]] = {}  # transactional id -> groups in its latest transaction
@@ -177,9 +124,11 @@ class Truth:
     def begin(self, process: Process, execution: Execution) -> Behaviour:
         """A handler begins."""
         wire, group = execution.wire, execution.task.group
-        task = self.by_number[execution.task.payload["n"]]
+        partition, _, offset = wire.task_id.partition("-")
+        task = self.tasks[int(partition), int(offset)]
         if not self.is_blind:
             self._judge_begin(self.tale(group), task, execution)
+            self._judge_slots(process)
         script = task.plan.behaviours
         behaviour = script[len(task.runs)] if len(task.runs) < len(script) else Behaviour("ok", 5)
         run = Run(task, process, execution, behaviour, self.loop.now_us)
@@ -193,15 +142,19 @@ class Truth:
     def _judge_begin(self, tale: Tale, task: Task, execution: Execution) -> None:
         """G1, G2, G4 and G8 are decided here."""
         wire, group = execution.wire, tale.name
+        if wire.token in tale.released:
+            return
         for other in tale.live:
-            if other.is_live and not self._is_zombie(other):
+            if other.is_live and not self._is_zombie(other) and other.token not in tale.released:
                 raise Violation("G1", f"task {wire.task_id} begins while {other.execution.wire.task_id} runs", group)
         tale.live = [run for run in tale.live if run.is_live]
         if (self._home(group), wire.token) in self.runs:
             raise Violation("G1", f"task {wire.task_id} begins twice under token {wire.token}", group)
         if task is not tale.head():
             raise Violation("G2", f"task {wire.task_id} begins out of its turn", group)
-        if wire.token != tale.token or tale.phase not in (STATE.DISPATCHED, STATE.RUNNING):
+        if tale.is_still and wire.token != tale.still_token:
+            raise Violation("commands", f"task {wire.task_id} begins after the pause was answered", group)
+        if wire.token != tale.token or tale.phase not in BEGUN:
             words = f"begins under token {wire.token}, {tale.phase} is {tale.token}"
             raise Violation("G4", f"task {wire.task_id} {words}", group)
         if wire.attempt != tale.attempt:
@@ -212,6 +165,15 @@ class Truth:
             )
         if execution.task.state != tale.state:
             raise Violation("G8", f"task {wire.task_id} is given {execution.task.state}, not {tale.state}", group)
+        if execution.task.payload != task.payload:
+            raise Violation(
+                "commands", f"task {wire.task_id} is given {execution.task.payload}, not {task.payload}", group
+            )
+
+    def _judge_slots(self, process: Process) -> None:
+        runs = sum(run.is_live and run.process is process for tale in self.tales.values() for run in tale.live)
+        if runs >= self._slots.get(process.name, runs + 1):
+            raise Violation("limits", f"{process.name} runs more than {runs} tasks at once")
 
     def _home(self, group: str) -> int:
         return home_partition(group.encode(), self._scenario.partitions)
@@ -242,7 +204,9 @@ class Truth:
         run = self._run_of(execution)
         assert run is not None
         group, process = execution.task.group, run.process
-        if not self.is_blind and run.token != self.tale(group).token and not self._has_just_woken(process):
+        tale = self.tale(group)
+        is_over = run.token != tale.token and run.token not in tale.released
+        if not self.is_blind and is_over and not self._has_just_woken(process):
             raise Violation("G1", f"task {execution.wire.task_id} has gone on after its lease", group)
         run.ended_us, run.kind, run.stop = self.loop.now_us, outcome.kind, execution.stop
         if outcome.state_set:
@@ -265,6 +229,7 @@ class Truth:
             self._count_ends(txn)
             return
         touched = self.touched[txn.tid] = set()
+        self._instance = txn.tid.rpartition("-")[2]
         for message in txn.records:
             if message.topic() == "dispatches":
                 self._in_the_log(message)
@@ -283,6 +248,7 @@ class Truth:
                         table[key] = value
                 case "dead-letters":
                     self._check_dead_letter(message)
+        self.orders.check_limits(touched)
 
     def _in_the_log(self, message: Message) -> None:
         dispatch = decode_dispatch(message.value() or b"")
@@ -295,7 +261,7 @@ class Truth:
                 key = message.partition(), event.sequence or 0
                 if event.origin_offset is not None:
                     self.by_sequence[key] = self.tasks[event.origin_partition or 0, event.origin_offset]
-                if event.state is STATE.REJECTED:
+                if event.state is STATE.REJECTED or event.kind is EventKind.DUPLICATE:
                     self.tasks[event.origin_partition or 0, event.origin_offset or 0].terminals += 1
                 elif event.state in TERMINAL and key in self.by_sequence:
                     self.by_sequence[key].terminals += 1
@@ -303,6 +269,8 @@ class Truth:
     def _check_dead_letter(self, message: Message) -> None:
         marks = dict(message.headers() or [])
         task = self.tasks.get((int(marks["pstp.partition"] or 0), int(marks["pstp.offset"] or 0)))
+        if task is not None and "edited" in task.payload:
+            return
         if task is None or (message.key(), message.value()) != (task.message.key(), task.message.value()):
             raise Violation("G3", "a dead letter is not what was published")
 
@@ -311,6 +279,7 @@ class Truth:
             self._hear_state(self.tale(event.group or ""), event)
         if event.kind is not EventKind.TASK:
             self.count(str(event.kind))
+            self.orders.hear(partition, event)
             return
         self.count(f"{event.state}")
         if event.reason is not None:
@@ -318,7 +287,7 @@ class Truth:
         if event.state is STATE.REJECTED:
             assert event.origin_partition is not None and event.origin_offset is not None
             task = self.tasks[event.origin_partition, event.origin_offset]
-            self._finish(task, event)
+            self.finish(task, event)
             if not task.plan.rubbish:
                 raise Violation("G3", f"a good task is rejected: {event.reason}, {event.note}", event.group)
             return
@@ -331,21 +300,52 @@ class Truth:
         tale.moved_us = self.loop.now_us
         if event.state is STATE.PARKED and event.origin_offset is not None:
             self._accepted(partition, tale, event)
-        else:
+        elif not self.orders.hear_of_task(partition, tale, event):
             self._moved(partition, tale, event)
 
     def _accepted(self, partition: int, tale: Tale, event: Event) -> None:
+        task = self.next_in_order(partition, tale, event)
+        task.sequence = event.sequence or 0
+        self.by_sequence[partition, task.sequence] = task
+        key = task.plan.idempotency_key
+        if key and (first := self.seen.setdefault((tale.name, key), task)) is not task:
+            raise Violation("G3", f"task {event.task_id} has the idempotency key of {first.id}", tale.name)
+        self.enqueue(partition, tale, task)
+
+    def next_in_order(self, partition: int, tale: Tale, event: Event) -> Task:
+        """The task that the event is about, which must be the next of its group."""
         self._read_home(partition)
         task = self.tasks[event.origin_partition or 0, event.origin_offset or 0]
-        if task.sequence >= 0:
+        if task.sequence >= 0 or task.terminals:
             raise Violation("G3", f"task {event.task_id} is accepted twice", tale.name)
         if tale.accepted >= len(tale.order) or tale.order[tale.accepted] is not task:
             raise Violation("G2", f"task {event.task_id} is accepted out of order", tale.name)
         tale.accepted += 1
-        task.sequence = event.sequence or 0
-        if tale.head() is task:
+        return task
+
+    def enqueue(self, partition: int, tale: Tale, task: Task, *, by_number: bool = False) -> None:
+        head = tale.head()
+        if by_number:
+            tale.back(task)
+        else:
+            tale.queue.append(task)
+        self.waiting[partition] += 1
+        if tale.head() is not head:
+            tale.next()
             self._wait_for_time(tale, task)
-        self.by_sequence[partition, task.sequence] = task
+
+    def leave(self, partition: int, tale: Tale, task: Task, event: Event) -> None:
+        """It has come to an end, wherever it stood."""
+        self.finish(task, event)
+        was_head = tale.head() is task
+        tale.queue.remove(task)
+        self.waiting[partition] -= 1
+        if event.state is STATE.DEAD_LETTERED:
+            self.dead.add((partition, task.sequence))
+        if was_head:
+            tale.next()
+            if (head := tale.head()) is not None:
+                self._wait_for_time(tale, head)
 
     def _wait_for_time(self, tale: Tale, head: Task) -> None:
         if head.plan.not_before_ms is not None and self._clocks_agree:
@@ -359,11 +359,15 @@ class Truth:
         if state is STATE.DISPATCHED:
             if tale.phase not in (STATE.PARKED, STATE.RETRYING):
                 raise Violation("G1", f"{event.task_id} is dispatched while it is {tale.phase}", tale.name)
-            if token <= tale.token:
-                raise Violation("G1", f"token {token} after {tale.token}", tale.name)
+            if token <= tale.last_token:
+                raise Violation("G1", f"token {token} after {tale.last_token}", tale.name)
+            if self._clocks_agree:
+                self.orders.check_breaker(self._instance, event)
+            if tale.paused or tale.blocked or task in tale.doomed:
+                raise Violation("commands", f"{event.task_id} is dispatched, and its group must not move", tale.name)
             if (partition, token) not in self._dispatched:
                 raise Violation("G7", f"{event.task_id} is told to be dispatched, and is in no log", tale.name)
-            tale.phase, tale.token = STATE.DISPATCHED, token
+            tale.phase, tale.token, tale.last_token = STATE.DISPATCHED, token, token
             return
         if token != tale.token:
             raise Violation("G1", f"{event.task_id} is {state} under token {token}, not {tale.token}", tale.name)
@@ -373,21 +377,23 @@ class Truth:
                 raise Violation("G1", f"{event.task_id} is running after {tale.phase}", tale.name)
             tale.phase = STATE.RUNNING
             return
+        if tale.stopping and state is not STATE.SUCCEEDED:
+            raise Violation("commands", f"{event.task_id} is {state} though it was being stopped", tale.name)
         self._check_end(tale, task, run, event)
         if state in TERMINAL:
-            self._finish(task, event)
-            if state is STATE.DEAD_LETTERED:
-                self.dead.add((partition, task.sequence))
             if state is STATE.SUCCEEDED and run is not None and run.new_state is not None:
                 tale.owes = run
-            tale.done, tale.phase, tale.attempt, tale.due_us = tale.done + 1, STATE.PARKED, 1, 0
-            if (head := tale.head()) is not None:
-                self._wait_for_time(tale, head)
+            how = policy(task, self.orders.default_policy)
+            if state is STATE.DEAD_LETTERED and event.reason in SPENT and how is not FailurePolicy.SKIP:
+                if how is FailurePolicy.BLOCK:
+                    raise Violation("commands", f"{event.task_id} is dead, and should block its group", tale.name)
+                tale.doomed += [other for other in tale.queue if other is not task]
+            self.leave(partition, tale, task, event)
             return
         if run is not None and run.ended_us >= 0 and event.not_before is not None and self._clocks_agree:
             delay_us = int((event.not_before - event.at).total_seconds() * S)
             tale.due_us = run.ended_us + delay_us - CLOCKS_US
-        tale.attempt += event.reason in (Reason.FAILED, Reason.TIMEOUT, Reason.WORKER_LOST)
+        tale.attempt += event.reason in ANOTHER
         tale.phase = state or STATE.PARKED
         if event.attempt != tale.attempt:
             raise Violation("G7", f"{event.task_id} is told at attempt {event.attempt}, not {tale.attempt}", tale.name)
@@ -399,14 +405,21 @@ class Truth:
             if run is None or run.kind is not ReportKind.SUCCEEDED:
                 raise Violation("G7", f"{name} is told to have succeeded and has not", tale.name)
         elif reason == Reason.ATTEMPTS_SPENT:
-            limit = task.plan.max_attempts or MAX_ATTEMPTS
-            if run is None or run.kind is not ReportKind.FAILED or tale.attempt != limit:
+            limit, spent = task.plan.max_attempts or MAX_ATTEMPTS, tale.attempt - tale.attempts_before
+            if (
+                run is None
+                or run.kind is not ReportKind.FAILED
+                or spent < limit
+                or (spent > limit and not tale.one_more)
+            ):
                 raise Violation("G7", f"{name} has spent {tale.attempt} of {limit} attempts", tale.name)
         elif reason == Reason.HANDLER_REJECTED:
             if run is None or run.kind is not ReportKind.REJECTED:
                 raise Violation("G7", f"{name} was not rejected by its handler", tale.name)
         elif reason == Reason.WORKER_LOST:
             self._check_lost(tale, run, event)
+        elif reason == Reason.RELEASED:
+            self.orders.check_released(tale, event)
         elif reason in NEVER_RAN:
             if run is not None:
                 raise Violation("G7", f"{name} came back as {reason}, but it ran", tale.name)
@@ -424,6 +437,10 @@ class Truth:
         if process.alive or could_end:
             raise Violation("G4", f"{event.task_id} is lost although its worker {process.name} was well", tale.name)
 
+    def is_cut_off(self, run: Run) -> bool:
+        """Whether it may go on although it is over for everybody else."""
+        return not run.process.alive or self._is_zombie(run) or self.was_troubled(run.process)
+
     def was_troubled(self, process: Process) -> bool:
         """Whether it has been frozen or cut off for so long that leases may have run out."""
         since_us = self.loop.now_us - int(3 * self._scenario.lease_s * S)
@@ -438,9 +455,9 @@ class Truth:
                 at_us = end_us
         return total_us >= self.patience_us
 
-    def _finish(self, task: Task, event: Event) -> None:
+    def finish(self, task: Task, event: Event) -> None:
         task.terminals += 1
-        if task.terminals > 1:
+        if task.terminals > task.submissions:
             raise Violation("G3", f"{event.task_id} is terminal twice, now {event.state}", event.group)
 
     def _hear_state(self, tale: Tale, event: Event) -> None:

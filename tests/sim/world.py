@@ -14,13 +14,16 @@ from tests.sim.broker import Broker, Txn
 from tests.sim.client import Wire
 from tests.sim.groups import Group, tell_all
 from tests.sim.loop import MS, Fault, Loop, Process, S
-from tests.sim.scenario import FaultPlan, Scenario, TaskPlan
+from tests.sim.orders import Order, choose, command_value
+from tests.sim.scenario import CommandPlan, FaultPlan, Scenario, TaskPlan
 from tests.sim.scheduler import SchedulerLife
 from tests.sim.stage import STAGE
-from tests.sim.truth import Task, Truth
+from tests.sim.tale import Task
+from tests.sim.truth import Truth
 from tests.sim.worker import WorkerLife
 
 Life = SchedulerLife | WorkerLife
+OPERATIONS = 10_000
 ARMED = ("kill", "freeze", "cut", "drain", "lose_answer", "lose_request")
 RUBBISH: list[tuple[bytes | None, bytes | None]] = [
     (None, b'{"type":"a"}'), (b"g0", None), (b"g0", b"\xff"), (b"\xff", b'{"type":"a"}'), (b"g0", b"{"),
@@ -43,7 +46,7 @@ class World:
         STAGE.ids, STAGE.wall_ms_max = 0, 0
         self.settings = Settings(
             _env_file=None, partitions=scenario.partitions, dispatch_partitions=scenario.dispatch_partitions,  # type: ignore[call-arg]
-            lease_s=scenario.lease_s, drain_s=scenario.drain_s,
+            lease_s=scenario.lease_s, drain_s=scenario.drain_s, **dict(scenario.settings),
         )  # fmt: skip
         self.settings_of = {
             w.name: self.settings.model_copy(update={"slots": w.slots}) for w in scenario.workers
@@ -58,6 +61,7 @@ class World:
         self._boots = 0
         self._rng = random.Random(f"world {scenario.seed}")
         self._replaced: list[Life] = []
+        self._operations = OPERATIONS  # numbers of commands of the time after the last fault
 
     def _trace(self, text: str) -> None:
         self.trace.append(f"{self.loop.now_us / S:10.4f} {text}")
@@ -73,7 +77,10 @@ class World:
             self.loop.at(task.at_us, partial(self._publish, task))
         for fault in scenario.faults:
             self.loop.at(fault.at_us, partial(self._strike, fault))
-        self.loop.run(max(scenario.heal_us, scenario.tasks[-1].at_us if scenario.tasks else 0))
+        for command in scenario.commands:
+            self.loop.at(command.at_us, partial(self._command, command))
+        ends_us = [*(task.at_us for task in scenario.tasks), *(c.at_us + (c.again_us or 0) for c in scenario.commands)]
+        self.loop.run(max([scenario.heal_us, *ends_us]))
         self._heal()
         if self.truth.is_blind:
             ending.wait(self)
@@ -237,6 +244,51 @@ class World:
         if txn is not None:
             self.loop.at(plan.stranger_ms * MS, partial(self._decide, txn, task))
 
+    # -- operators
+
+    def _command(self, plan: CommandPlan, order: Order | None = None) -> None:
+        broker, now_us, count = self.broker, self.loop.now_us, self.scenario.partitions
+        if broker.down_until_us > now_us:
+            self.loop.at(broker.down_until_us - now_us + 1, partial(self._command, plan, order))
+            return
+        home = home_partition(plan.group.encode(), count)
+        if order is None:
+            order = choose(self.truth, plan, home)
+            if plan.again_us is not None:
+                self.loop.at(plan.again_us, partial(self._command, plan, order))
+        self.truth.orders.sent(order)
+        until = None
+        if plan.pause_ms is not None:
+            until = utc(STAGE.wall_epoch_ms + now_us // MS + plan.pause_ms).isoformat()
+        value = msgspec.json.encode(command_value(order, until))
+        partition = home if plan.elsewhere is None else plan.elsewhere % count
+        self.note(
+            f"{plan.group} is asked {order.id} {plan.kind} {order.head or ''} {order.task.id if order.task else ''}"
+        )
+        broker.append("commands", partition, plan.group.encode(), value)
+
+    def operate(self) -> None:
+        """After the last fault somebody looks after groups that stand still by command or failure policy."""
+        for tale in list(self.truth.tales.values()):
+            before = self.truth.orders.by_id.get(tale.operating or "")
+            if not (tale.paused or tale.blocked) or (before is not None and not before.answered):
+                continue
+            kind = "resume_group" if tale.paused else self._rng.choice(["unblock", "retry_now", "skip_head", "unblock"])
+            tale.operating = self._operate(kind, tale.name)
+
+    def operate_blindly(self) -> None:
+        """The same where nobody looks."""
+        if self.scenario.commands or self.scenario.settings:
+            for group in sorted({task.group for task in self.scenario.tasks}):
+                self._operate("resume_group", group)
+                self._operate("unblock", group)
+
+    def _operate(self, kind: str, group: str) -> str:
+        self._operations += 1
+        plan = CommandPlan(self._operations, self.loop.now_us, kind, group)
+        self._command(plan)
+        return f"c{plan.number}"
+
     def _decide(self, txn: Txn, task: Task) -> None:
         task.expected = task.plan.stranger == "commit"
         txn.state = "committed" if task.expected else "aborted"
@@ -252,6 +304,10 @@ class World:
             fields["max_attempts"] = plan.max_attempts
         if plan.timeout_s is not None:
             fields["timeout_s"] = plan.timeout_s
+        if plan.on_failure is not None:
+            fields["on_failure"] = plan.on_failure
+        if plan.idempotency_key is not None:
+            fields["idempotency_key"] = plan.idempotency_key
         return msgspec.json.encode(fields)
 
 
