@@ -81,6 +81,19 @@ def frozen_with_a_renewal_on_its_way(rng: random.Random, seed: int) -> Scenario:
     return _scenario(seed, rng, tasks, faults, lease_s=lease_s)
 
 
+def frozen_for_just_a_lease(rng: random.Random, seed: int) -> Scenario:
+    """Frozen after it was decided to renew and before that has left, until the lease is out: not much longer, so that
+    what is acknowledged then speaks of a time from which a lease would still last.
+    """
+    silence_ms = 4_000 + int(limits.GRACE_S * 1_000)
+    tasks = [_task(rng, rng.randrange(2_000), group, 5 * silence_ms) for group in range(3)]
+    length_ms = silence_ms - int(limits.RENEWAL_S * 1_000), silence_ms + 50
+    faults = _every(
+        rng, ("freeze",), ("w1", "w2"), ("send renewed",), duration_ms=length_ms, first_ms=2_000, each_ms=7_000, count=3
+    )
+    return _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=3)
+
+
 def frozen_and_then_cut_off(rng: random.Random, seed: int) -> Scenario:
     """A renewal has arrived, its acknowledgement comes after a freeze, and then the network is gone."""
     lease_s = rng.choice([4.0, 10.0])
@@ -349,6 +362,5 @@ def breakers_open(rng: random.Random, seed: int) -> Scenario:
 
 
 DRILLS: dict[str, Draw] = {drill.__name__: drill for drill in (
-    cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_between_claim_and_start, claims_in_doubt, frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt, memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover, operators_at_work,
-    operators_in_trouble, pauses_of_what_is_on_its_way, little_room, breakers_open,
+    cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_for_just_a_lease, frozen_between_claim_and_start, claims_in_doubt, frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt, memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover,
 )}  # fmt: skip

@@ -121,11 +121,12 @@ MUTATIONS = (
         if entry.parked and entry.group.sweep is None:""", """        partition.tasks -= 1
         if entry.parked and entry.group.sweep is None and len(entry.parked) != 3:"""),
     )),
-    Mutation("timer_fired_twice", "a timer fires twice, and the second time counts", (
+    Mutation("timer_fired_twice", "a timer fires twice, and the second time counts for whatever waits by then", (
+        Edit(ENGINE, "                if partition and entry and entry.timer == timer and", "                if partition and entry and (timer < 0 or entry.timer == timer) and"),
         Edit(ENGINE, "                    self._feed(partition, entry, Due(entry.group.head.sequence))\n", """                    self._feed(partition, entry, Due(entry.group.head.sequence))
-                    self._feed(partition, entry, Due(entry.group.head.sequence))
+                    if timer > 0:
+                        heapq.heappush(heap, (now_ms + 700, number, key, -timer))
 """),
-        Edit(GROUP, "    (Phase.READY, Due): _not_waiting,\n", "    (Phase.READY, Due): _due,\n"),
     )),
     Mutation("timer_too_early", "a retry does not wait for its time", (
         Edit(ENGINE, "        left_ms = max(0, min(wait.delay_ms, wait.due_wall_ms - self._now.wall_ms))\n", "        left_ms = 0\n"),
