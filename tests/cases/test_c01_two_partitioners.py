@@ -4,8 +4,12 @@ Elsewhere one account's events ended up in two logs and were worked on side by s
 (Blizzard/node-rdkafka #616, tulios/kafkajs #1154).
 """
 
+import json
 import re
+import zlib
 from collections import Counter, defaultdict
+
+import pytest
 
 from streams.protocol import TaskState
 from streams.topics import check_topics
@@ -42,6 +46,46 @@ def test_a_group_published_by_two_partitioners_is_never_split(system: System) ->
     assert_one_partition_each(system)
     assert forwarded(system) == strays(system)
     assert_check_warns(system)
+
+
+@pytest.mark.parametrize("partitioner", [OURS, THEIRS])
+def test_a_pause_holds_whoever_published_and_everybody_finds_the_group(system: System, partitioner: str) -> None:
+    system.scheduler("s1")
+    system.scheduler("s2")
+    system.worker()
+    group = elsewhere(system)
+    system.publish_raw(group, b'{"type":"echo","id":"before"}', partitioner=partitioner)
+    system.flush()
+    system.history.wait_terminal(1)
+    assert system.run("pause", group, "--note", "one account").returncode == 0
+    for number in range(10):
+        system.publish_raw(group, b'{"type":"echo","id":"held-%d"}' % number, partitioner=partitioner)
+        system.publish(f"probe-{number}")
+    system.flush()
+    system.history.wait(lambda h: h.terminal() == 11 and all(h.of[f"held-{n}"] for n in range(10)))
+    found = json.loads(system.run("explain", group, "held-9", "--json").stdout)
+    assert (found["position_in_group"], found["paused"]["note"], found["parked"]) == (9, "one account", 9)
+    assert system.run("cancel", group, "held-3").returncode == 0
+    assert system.history.started_order(group) == ["before"], "the pause holds"
+    assert system.run("resume", group).returncode == 0
+    system.history.wait_terminal(21)
+    assert system.history.started_order(group) == ["before", *(f"held-{n}" for n in range(10) if n != 3)]
+    assert system.history.states("held-3")[-1] is TaskState.CANCELLED
+
+
+def elsewhere(system: System) -> str:
+    """A group that the two clients put into different partitions."""
+    for number in range(100):
+        group, numbers = f"account-{number}", set()
+        for partitioner in (OURS, THEIRS):
+            numbers.add(place(system, group, partitioner))
+        if len(numbers) == 2:
+            return group
+    raise AssertionError("the two partitioners agree on everything")
+
+
+def place(system: System, group: str, partitioner: str) -> int:
+    return system.home(group) if partitioner == OURS else zlib.crc32(group.encode()) % system.settings.partitions
 
 
 def task(group: int, number: int) -> bytes:

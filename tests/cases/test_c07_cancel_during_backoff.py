@@ -10,7 +10,7 @@ from streams.protocol import CommandKind, Outcome, TaskState
 from tests.support.system import System
 
 HANDLERS = Path(__file__).parents[1] / "support" / "handlers_stoppable.py"
-CROSSED = 30
+CROSSED = 100
 
 
 def test_a_cancel_between_retries_is_final_and_releases_the_group(system: System) -> None:

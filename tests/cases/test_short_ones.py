@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 import confluent_kafka as ck
+import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from streams.protocol import Reason, TaskState
@@ -58,6 +59,38 @@ def test_offsets_reset_while_stopped_repeat_and_lose_nothing(system: System) -> 
     journal = system.journal()
     assert judge.overlaps(journal) == []
     assert judge.starts(journal) == expected_order(names[:-1])
+
+
+BEHIND = 150_000
+
+
+@pytest.mark.long
+def test_a_group_published_behind_a_blocked_backlog_starts_before_it_is_even_taken_in(system: System) -> None:
+    """Elsewhere 20,000 messages of one group behind a failed one hid all other groups (SQS FIFO).
+
+    Steps, not seconds, are counted in `../unit/test_failures.py`; here, what was taken in meanwhile.
+    """
+    system.scheduler()
+    system.worker()
+    system.publish("block", "fail", 9, id="head", max_attempts=1, on_failure="block")
+    system.flush()
+    system.history.wait(lambda h: any(e.kind == "group_blocked" for e in h.events))
+    for number in range(BEHIND):
+        system.publish("block", "echo", number)
+        if number % 50_000 == 0:
+            system.publish("free", "echo", id=f"free-{number}")
+            system.flush()
+            system.history.wait_in_the_middle(lambda h, n=number: TaskState.SUCCEEDED in h.states(f"free-{n}"))
+    system.flush()
+    system.history.wait(lambda h: h.count(TaskState.PARKED) >= BEHIND, 300, "all are taken in")
+    system.publish("last", "echo", id="last")
+    system.flush()
+    system.history.wait(lambda h: TaskState.SUCCEEDED in h.states("last"))
+    (free,) = [e for e in system.history.of["last"] if e.state is TaskState.RUNNING]
+    (parked,) = [e for e in system.history.of["last"] if e.state is TaskState.PARKED]
+    print(f"behind {BEHIND} parked tasks: accepted to started in {(free.at - parked.at).total_seconds():.3f} s")
+    answer = system.get("s1", "/explain?group=block")
+    assert (answer["blocker"], answer["parked"]) == ("blocked", BEHIND)
 
 
 def publish_ten_groups(system: System, name: str) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from streams.protocol import TaskState
+from pstp.service import new_command, send_command
+from streams.protocol import CommandKind, TaskState
 from tests.cli.operated import ended, explained, operated, pstp
 from tests.support.system import System
 
@@ -83,6 +84,8 @@ def test_what_does_not_stop_is_released(system: System) -> None:
     ended(system, "stubborn", TaskState.RUNNING)
     assert pstp(system, "release", "rude", "--json", code=1)["reason"] == "runs_in_time"
     assert pstp(system, "retry", "rude", "--json", code=1)["reason"] == "in_flight"
+    redrive = send_command(system.settings, new_command(CommandKind.REDRIVE, "rude", task_id="stubborn"))
+    assert (redrive.outcome, redrive.reason) == ("refused", "no_dead_letter"), "it runs: there is nothing to redrive"
     assert "accepted" in pstp(system, "cancel", "rude", "stubborn")
     explained(system, "rude", "cancelled, still running on w1 since")
     assert TaskState.CANCELLED not in system.history.states("stubborn"), "one at a time goes before progress"
