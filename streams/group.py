@@ -147,6 +147,8 @@ class Group(Struct, frozen=True):
 
 
 IDLE: Final = Group()
+# What last held up a head that has not begun.
+UNRUN: Final = frozenset({None, Reason.RETURNED, Reason.TAKEN_BACK, Reason.NO_HANDLER, Reason.LOST_BEFORE_START})
 # What a worker says with `progress` of a handler that it cannot end.
 GOES_ON: Final = frozenset({Reason.TIMEOUT, Reason.BY_COMMAND})
 
@@ -887,7 +889,8 @@ def _redriven(group: Group, event: Redriven, now: Now, policy: Policy) -> Decisi
 
 
 def _has_not_begun(head: Head) -> bool:
-    return head.phase in (Phase.READY, Phase.WAITING) and head.token == 0 and head.why is None
+    """It waits for its first attempt, also if it was on its way and has come back unrun."""
+    return head.phase in (Phase.READY, Phase.WAITING) and head.attempt == 1 and head.why in UNRUN
 
 
 def _free_to_go(group: Group, *before: Effect) -> tuple[Group, tuple[Effect, ...]]:

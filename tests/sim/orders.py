@@ -71,6 +71,7 @@ class Orders:
             if task is not tale.head() or tale.has_begun():
                 raise Violation("G2", f"{event.task_id} makes room, and is no head that has not begun", tale.name)
             tale.displaced = True
+            tale.next()
             return True
         if reason in (Reason.REDRIVEN_HEAD, Reason.REDRIVEN_TAIL):
             self._redriven(partition, tale, event)
@@ -268,7 +269,7 @@ class Orders:
             case Refusal.NOT_RUNNING:
                 return tale.phase is not STATE.RUNNING
             case Refusal.RUNS_IN_TIME:
-                return tale.phase is STATE.RUNNING and not tale.stopping
+                return tale.phase is STATE.RUNNING  # no handler here goes on after it was told to stop
             case Refusal.IN_FLIGHT:
                 return tale.phase in BEGUN
             case Refusal.STOPPING:

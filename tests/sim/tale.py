@@ -83,6 +83,7 @@ class Tale:
         """What is told of the head begins anew."""
         self.phase = TaskState.PARKED
         self.token = 0  # of its latest dispatch
+        self.unrun = False  # which came back, and it waits for its first attempt again
         self.attempt = 1
         self.attempts_before = 0  # they do not count: an operator let it start anew
         self.one_more = False  # an operator let it run once more
@@ -93,8 +94,8 @@ class Tale:
         return self.queue[0] if self.queue else None
 
     def has_begun(self) -> bool:
-        """Whether the head has been on its way at least once."""
-        return self.token > 0
+        """Whether the head has been on its way at least once, and did not come back unrun from its first one."""
+        return self.token > 0 and not self.unrun
 
     def back(self, task: Task) -> None:
         """Redriven to the head: under its own number among all that has not begun."""

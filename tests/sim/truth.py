@@ -368,6 +368,7 @@ class Truth:
             if (partition, token) not in self._dispatched:
                 raise Violation("G7", f"{event.task_id} is told to be dispatched, and is in no log", tale.name)
             tale.phase, tale.token, tale.last_token = STATE.DISPATCHED, token, token
+            tale.unrun = False
             return
         if token != tale.token:
             raise Violation("G1", f"{event.task_id} is {state} under token {token}, not {tale.token}", tale.name)
@@ -395,6 +396,7 @@ class Truth:
             tale.due_us = run.ended_us + delay_us - CLOCKS_US
         tale.attempt += event.reason in ANOTHER
         tale.phase = state or STATE.PARKED
+        tale.unrun = event.reason in NEVER_RAN and tale.attempt == 1
         if event.attempt != tale.attempt:
             raise Violation("G7", f"{event.task_id} is told at attempt {event.attempt}, not {tale.attempt}", tale.name)
 

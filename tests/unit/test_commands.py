@@ -335,6 +335,21 @@ def test_a_redrive_goes_behind_what_runs_and_what_has_begun(world: World) -> Non
     assert ran(world) == ["a", "b", "b", "a", "c"]
 
 
+def test_a_redrive_goes_before_a_head_that_has_come_back_unrun(world: World) -> None:
+    publish(world, "a", max_attempts=1)
+    fail(world)
+    publish(world, "b", "c")
+    ask(world, K.PAUSE_GROUP)
+    assert world.claim(world.workers["w1"]) is not None, "b was taken back"
+    world.step()
+    ask(world, K.REDRIVE, task_id="a")
+    world.check_memory()
+    assert [t["task_id"] for t in questions.list_tasks(world.engines["s1"], "g", 9)] == ["a", "b", "c"]
+    ask(world, K.RESUME_GROUP)
+    world.work_off()
+    assert ran(world) == ["a", "a", "b", "c"]
+
+
 def test_a_redriven_task_is_redriven_once_also_by_a_new_owner(world: World) -> None:
     publish(world, "a", max_attempts=1)
     fail(world)

@@ -167,7 +167,7 @@ OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
     "swept": (ILLEGAL, ILLEGAL, ILLEGAL, ILLEGAL, ILLEGAL),
     "parked left": (SAME, SAME, SAME, SAME, SAME),
     "redriven to the tail": (SAME, SAME, SAME, SAME, SAME),
-    "redriven to the head": (SAME, SAME, SAME, SAME, SAME),
+    "redriven to the head": (SAME, LEFT, LEFT, SAME, SAME),  # one that waits for its first attempt makes room
     **{f"stale {kind.value}": (STALE, STALE, STALE, STALE, STALE) for kind in K},
     # Until somebody has started, any claim may speak; a dispatch is claimed at most once.
     "started of another claim": (STALE, STALE, STALE, X, OTHER),
