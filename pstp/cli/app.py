@@ -2,7 +2,7 @@
 
 import typer
 
-from pstp.cli import bench, commands, dead_letters, dev, live, offline, processes, submit, topics
+from pstp.cli import bench, commands, dead_letters, dev, live, offline, processes, submit, topics, web
 
 app = typer.Typer(
     name="pstp",
@@ -11,5 +11,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for part in (dev, processes, submit, live, commands, dead_letters, topics, offline, bench):
+for part in (dev, processes, web, submit, live, commands, dead_letters, topics, offline, bench):
     part.register(app)

@@ -49,6 +49,13 @@ class Follower(threading.Thread):
             "fetch.wait.max.ms": 100,
         }), logger=kafka_logger())  # fmt: skip
         self._partitions = self._look_up()
+        self._lows: dict[int, int] = {}
+        self.total = 0  # offsets that were in the log when we came
+        for partition in self._partitions:
+            place = ck.TopicPartition(self._topic, partition)
+            low, high = self._consumer.get_watermark_offsets(place, LOOK_UP_S) or (0, 0)
+            self._lows[partition] = low
+            self.total += high - low
         self._at_end: set[int] = set()
         self._last_event_ms = 0
         self._down_since_ms: int | None = None
@@ -72,18 +79,10 @@ class Follower(threading.Thread):
         if self.ident is not None:
             self.join(LOOK_UP_S)
 
-    def remaining(self) -> tuple[int, int]:
-        """Offsets read and offsets there, of all partitions together, now.  Call it from one thread, before `start`
-        or while nothing else reads."""
-        read = there = 0
-        for partition in self._partitions:
-            low, high = self._consumer.get_watermark_offsets(ck.TopicPartition(self._topic, partition), LOOK_UP_S) or (
-                0,
-                0,
-            )
-            at = self._model.version.offsets.get(partition, low)
-            read, there = read + max(0, at - low), there + high - low
-        return read, there
+    def read_offsets(self) -> int:
+        """How many of `total` are behind us."""
+        at = self._model.version.offsets
+        return sum(max(0, at.get(partition, low) - low) for partition, low in self._lows.items())
 
     def run(self) -> None:
         self._assign()

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from pydantic.alias_generators import to_camel
+
+from streams import limits
+from streams.protocol import CommandKind
 
 Ms = int
 DecimalText = str
@@ -46,6 +49,22 @@ class Overview(Model):
     """Completed per second, one value a second, oldest first."""
 
 
+class GroupSummary(Model):
+    group: str
+    state: str
+    parked: NonNegativeInt
+    done: NonNegativeInt
+    since_ms: Ms
+
+
+class Groups(Model):
+    items: list[GroupSummary]
+    next: str | None
+    """Cursor of the next page; None on the last one."""
+    counts: dict[str, NonNegativeInt]
+    """All groups, by state."""
+
+
 class GroupColumns(Model):
     """All groups, a column each: a hundred thousand objects would be ten times the memory of a browser."""
 
@@ -62,6 +81,19 @@ class TaskRow(Model):
     state: str
     attempt: NonNegativeInt
     sequence: DecimalText
+
+
+class TaskSummary(TaskRow):
+    group: str
+    worker: str | None
+    reason: str | None
+    created_ms: Ms
+    updated_ms: Ms
+
+
+class Tasks(Model):
+    items: list[TaskSummary]
+    next: str | None
 
 
 class Execution(Model):
@@ -118,6 +150,8 @@ class GroupDetail(Model):
     parked: list[TaskRow]
     group_state: str | None
     partition: NonNegativeInt
+    older: str | None = None
+    """Cursor of the executions before these; None if there are none."""
 
 
 class TaskEvent(Model):
@@ -153,6 +187,7 @@ class TaskDetail(TaskRow):
 
 class DeadLetter(Model):
     task_id: str
+    sequence: DecimalText
     group: str
     type: str
     reason: str
@@ -160,10 +195,15 @@ class DeadLetter(Model):
     at_ms: Ms
     attempt: NonNegativeInt
     payload: str
+    payload_cut: bool
+    masked: bool
+    """Something in the payload is hidden: it can be redriven as it is, and not be edited here."""
 
 
 class DeadLetters(Model):
     items: list[DeadLetter]
+    next: str | None
+    reasons: dict[str, NonNegativeInt]
 
 
 class RunningTask(Model):
@@ -198,6 +238,98 @@ class CommandAnswer(Model):
     partition: NonNegativeInt | None
     offset: DecimalText | None
     refusal: str | None
+
+
+class CommandRequest(BaseModel):
+    """What is asked of a group; `docs/commands.md` says which field belongs to which kind."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: CommandKind
+    id: str | None = Field(None, min_length=8, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")
+    note: str = Field("", max_length=1000)
+    task_id: str | None = Field(None, max_length=limits.NAME_CHARS_MAX)
+    sequence: DecimalText | None = Field(None, pattern=r"^[0-9]{1,16}$")
+    place: Literal["head", "tail"] = "head"
+    payload: str | None = Field(None, description="JSON text")
+    if_head: str | None = Field(None, max_length=limits.NAME_CHARS_MAX)
+    if_state: str | None = Field(None, max_length=40)
+    until_ms: NonNegativeInt | None = Field(None, le=253_402_300_799_000)
+    running: bool = False
+
+
+class Submitted(Model):
+    task_id: str
+    partition: NonNegativeInt
+    offset: DecimalText
+
+
+class LetterFilter(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    group: str | None = None
+    task_id: str | None = None
+    type: str | None = None
+    reason: str | None = None
+    since_ms: NonNegativeInt | None = None
+    until_ms: NonNegativeInt | None = None
+
+
+class RedriveRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    filter: LetterFilter = LetterFilter()
+    place: Literal["head", "tail"] = "head"
+    dry_run: bool = False
+    note: str = Field("", max_length=1000)
+    per_s: float = Field(0, ge=0, le=100_000, allow_inf_nan=False)
+
+
+class BulkFilter(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    state: str | None = None
+    q: str | None = None
+
+
+class BulkRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["pause_group", "resume_group", "retry_now", "unblock", "skip_head", "cancel_group"]
+    filter: BulkFilter
+    dry_run: bool = False
+    note: str = Field("", max_length=1000)
+
+
+class Job(Model):
+    """A redrive or a bulk command.  `id` is None for a dry run: it only counts."""
+
+    id: str | None
+    kind: str
+    state: Literal["dry_run", "running", "done", "aborted", "failed"]
+    total: NonNegativeInt
+    done: NonNegativeInt
+    refused: dict[str, NonNegativeInt]
+    error: str
+    actor: str
+    started_ms: Ms
+    first: list[str]
+    """Some of what it is about, oldest first."""
+
+
+class JobList(Model):
+    items: list[Job]
+
+
+class KeyGiven(BaseModel):
+    key: str = Field(max_length=200)
+
+
+class Session(Model):
+    name: str | None
+    role: Literal["anyone", "viewer", "operator", "admin"]
+    keys: bool
+    """Whether one has to sign in at all."""
 
 
 class Problem(BaseModel):

@@ -1,15 +1,21 @@
-"""Both databases, for every test of the read model."""
+"""Both databases for every test of the read model, and a whole system with a web server."""
 
+import re
 import tempfile
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from sqlalchemy import Engine, create_engine
 
 from pstp.bench.postgres import Postgres
 from pstp.web.database import open_database
+from streams.settings import Settings
+from tests.support.system import Process, System, until
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +46,60 @@ def engine(database_url: str) -> Iterator[Engine]:
     opened = open_database(database_url)
     yield opened
     opened.dispose()
+
+
+class Served:
+    """A whole system with its web server: real processes, an app of its own on the run's broker."""
+
+    def __init__(self, system: System, **web: str) -> None:
+        self.system = system
+        self.web = {"web_address": "127.0.0.1:0", "log_format": "json"} | web
+        self._starts = 0
+        self.process = self.start()
+
+    def start(self) -> Process:
+        self._starts += 1
+        self.process = self.system.start(f"web{self._starts}", ["web"], self.web)
+        said = until(lambda: re.search(r"answers on (http://\S+);", self.process.log()), what="pstp web answers")
+        self.url = said.group(1)
+        self.web["web_address"] = self.url.removeprefix("http://")  # the same again, for those who come back
+        until(lambda: self.client.get("/readyz").status_code == 200, what="caught up")
+        return self.process
+
+    @cached_property
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=30)
+
+    def get(self, path: str, **params: Any) -> Any:
+        answer = self.client.get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, body: Any, **params: Any) -> Any:
+        answer = self.client.post(path, json=body, params=params)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    def command(self, group: str, kind: str, **fields: Any) -> Any:
+        return self.post("/api/commands", {"kind": kind, **fields}, group=group, wait_s=20)
+
+    def settled(self, group: str, state: str) -> Any:
+        """The group once it is in that state."""
+
+        def look() -> Any:
+            answer = self.client.get("/api/groups/detail", params={"id": group})
+            return answer.json() if answer.status_code == 200 and answer.json()["state"] == state else None
+
+        return until(look, what=f"{group!r} is {state}")
+
+
+@pytest.fixture(scope="module")
+def served(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A scheduler, a worker and a web server that one file's tests share."""
+    settings = Settings(
+        app=f"t{uuid4().hex[:10]}", bootstrap_servers=bootstrap, partitions=4, dispatch_partitions=4, lease_s=3
+    )
+    with System(settings, tmp_path_factory.mktemp("served")) as system:
+        system.scheduler()
+        system.worker()
+        yield Served(system)

@@ -22,5 +22,5 @@ def test_offsets_are_text() -> None:
 
 def test_names_are_camel_case_in_the_schema() -> None:
     names = GroupDetail.model_json_schema(by_alias=True)["properties"]
-    assert {"group", "state", "explanation", "executions", "parked", "groupState", "partition"} == set(names)
+    assert {"group", "state", "explanation", "executions", "parked", "groupState", "partition", "older"} == set(names)
     assert issubclass(GroupDetail, Model)
