@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import confluent_kafka as ck
 import structlog
 
-from consumers.claims import Attempt, Pick, Position, Read, ReadAhead, Verdict, commit_claim, read_back
+from consumers.claims import Attempt, Pick, Position, Read, ReadAhead, Verdict, commit_claim, is_among, read_back
 from consumers.control import ControlReader
 from consumers.reports import Claim
 from consumers.runs import Run, Runtime, returned
@@ -149,13 +149,12 @@ class Claims:
         self._metrics.claimed.inc()
         claim = Claim(dispatch, read.partition, read.offset, attempt.claim_id, attempt.began_ns)
         back = pick.back
-        taken_back = self._control.tokens(read.partition)
-        if any(task.token in taken_back for task in dispatch.tasks):
+        if is_among(dispatch, self._control.tokens(read.partition)):
             back = Reason.TAKEN_BACK
         elif back is None and (not control_known or mono_ns() - attempt.began_ns >= self._may_start_ns):
             back = Reason.LOST_BEFORE_START
         for task in dispatch.tasks:
-            self._control.met(read.partition, task.token)
+            self._control.met(read.partition, dispatch.group, task.token)
         if back is None:
             self._slots.take()
             Run(self._runtime, claim).announce()

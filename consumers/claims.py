@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import confluent_kafka as ck
 import structlog
 
+from consumers.control import GroupToken
 from streams.clock import new_id
 from streams.protocol import Dispatch, Reason
 
@@ -44,12 +45,17 @@ class Position(NamedTuple):
     give_back_below: int
 
 
+def is_among(dispatch: Dispatch, taken_back: Collection[GroupToken]) -> bool:
+    """Whether any task of it was taken back."""
+    return any((dispatch.group, task.token) in taken_back for task in dispatch.tasks)
+
+
 class ReadAhead:
     """Dispatches per partition, in order of offset.  They are claimed from the front, since offsets are prefixes."""
 
-    def __init__(self, handles: Callable[[str], bool], taken_back: Callable[[int], Collection[int]]) -> None:
+    def __init__(self, handles: Callable[[str], bool], taken_back: Callable[[int], Collection[GroupToken]]) -> None:
         self._handles = handles  # type -> is there a handler
-        self._taken_back = taken_back  # partition -> tokens
+        self._taken_back = taken_back  # partition -> groups and their tokens
         self._waiting: dict[int, deque[Read]] = {}
         self._give_back_below: dict[int, int] = {}
         self._turn = 0
@@ -123,11 +129,7 @@ class ReadAhead:
         tokens = self._taken_back(waiting[0].partition)
         if not tokens:
             return frozenset()
-        return {
-            i
-            for i, read in enumerate(waiting)
-            if read.dispatch is not None and any(task.token in tokens for task in read.dispatch.tasks)
-        }
+        return {i for i, read in enumerate(waiting) if read.dispatch is not None and is_among(read.dispatch, tokens)}
 
     def remove(self, partition: int, count: int) -> None:
         """The first `count` are claimed."""

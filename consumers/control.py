@@ -22,6 +22,7 @@ from streams.settings import Settings
 log = structlog.get_logger("worker")
 
 TAKE_BACK: Final = "take_back"
+GroupToken = tuple[str, int]
 _LOOK_UP_S_MAX: Final = 5.0
 _RECORDS_MAX: Final = 1_000
 # A client that does not come back must not keep the process from draining; its thread ends with the process.
@@ -29,7 +30,9 @@ STOP_S_MAX: Final = 5.0
 
 
 class ControlReader(threading.Thread):
-    """Knows the tokens that were taken back and have not been met.  `on_change` is called in this thread."""
+    """Knows the tokens that were taken back and have not been met, each with its group: two groups of different
+    partitions may have the same.  `on_change` is called in this thread.
+    """
 
     def __init__(
         self,
@@ -52,17 +55,17 @@ class ControlReader(threading.Thread):
         self._ends = ck.Consumer(conf | {"isolation.level": "read_uncommitted"}, logger=kafka_logger())
         self._reached = 0
         self._moved = threading.Condition()
-        self._tokens: dict[int, set[int]] = {}
+        self._tokens: dict[int, set[GroupToken]] = {}
         self._stopping = threading.Event()
 
-    def tokens(self, partition: int) -> Collection[int]:
+    def tokens(self, partition: int) -> Collection[GroupToken]:
         """Those taken back from that partition."""
         return self._tokens.get(partition, ())
 
-    def met(self, partition: int, token: int) -> None:
+    def met(self, partition: int, group: str, token: int) -> None:
         """That dispatch is claimed: its token never comes again."""
         if (tokens := self._tokens.get(partition)) is not None:
-            tokens.discard(token)
+            tokens.discard((group, token))
 
     def catch_up(self, timeout_s: float) -> bool:
         """Whether, within `timeout_s`, everything was read that stood in `control` when this was called."""
@@ -118,7 +121,7 @@ class ControlReader(threading.Thread):
             log.warning("control record cannot be read", error=str(error))
             return
         if control.kind == TAKE_BACK:
-            self._tokens.setdefault(control.dispatch_partition, set()).add(control.token)
+            self._tokens.setdefault(control.dispatch_partition, set()).add((control.group, control.token))
         else:
             self._on_cancel(control)
 

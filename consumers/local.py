@@ -77,8 +77,8 @@ class LocalRunner:
         self._keeper.add(run)
         run.begin()
 
-    def cancel(self, token: int) -> None:
-        for run in [run for run in self.running if run.start.task.token == token]:
+    def cancel(self, key: bytes, token: int) -> None:
+        for run in [r for r in self.running if r.start.task.token == token and r.start.entry.key == key]:
             run.request_stop(Stop.CANCEL)
 
     def proven(self, began_ns: int) -> None:

@@ -15,7 +15,7 @@ given the task to another by then, the token is stale and the report is refused.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -50,11 +50,12 @@ class Runtime:
     fence: Callable[[str], None]  # ends the process
     step: Callable[[str], None]  # test seam: named points between the steps of a claim
     draining: bool = False
-    runs: "dict[int, Run]" = field(default_factory=dict)  # by the fencing token of each of their tasks
+    # By group and the fencing token of each of their tasks: partitions count their tokens for themselves.
+    runs: "dict[tuple[str, int], Run]" = field(default_factory=dict)
 
-    def cancel(self, token: int) -> None:
+    def cancel(self, group: str, token: int) -> None:
         """A command cancels that task.  From any thread; one that is not here any more has ended."""
-        if (run := self.runs.get(token)) is not None:
+        if (run := self.runs.get((group, token))) is not None:
             run.cancel(token)
 
 
@@ -77,7 +78,7 @@ class Run:
     def announce(self) -> None:
         """Say `started`; the first task begins when that is in the log.  Called in the polling thread."""
         sent_ns = mono_ns()
-        self.runtime.runs |= dict.fromkeys((wire.token for wire in self._tasks), self)
+        self.runtime.runs |= dict.fromkeys(self._names(), self)
 
         def acknowledged(error: str | None) -> None:
             self.runtime.step("started")
@@ -184,8 +185,11 @@ class Run:
 
     def _forget(self) -> None:
         self.runtime.keeper.discard(self)
-        for wire in self._tasks:
-            self.runtime.runs.pop(wire.token, None)
+        for name in self._names():
+            self.runtime.runs.pop(name, None)
+
+    def _names(self) -> Iterator[tuple[str, int]]:
+        return ((self.claim.dispatch.group, wire.token) for wire in self._tasks)
 
     # -- the lease
 

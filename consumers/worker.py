@@ -227,8 +227,8 @@ class Worker:
         self._exit_process(1)
 
     def _cancel(self, control: Control) -> None:
-        """What runs under that token is to end: asked of every worker, true for one."""
-        self._runtime.cancel(control.token)
+        """What runs of that group under that token is to end: asked of every worker, true for one."""
+        self._runtime.cancel(control.group, control.token)
 
     def _is_live(self) -> tuple[bool, str]:
         """Whether polling and leases make progress."""

@@ -144,7 +144,7 @@ class Engine:
         self.here = here
         self._lease_ms = int(lease_s * 1000)
         self._starts: list[Start] = []
-        self.cancels: list[int] = []  # tokens of local executions to stop; the shell takes them
+        self.cancels: list[tuple[bytes, int]] = []  # local executions to stop: group and token; the shell takes them
         self.partitions: dict[int, Partition] = {}
         self.ready = ReadySet()
         self.watch = Watch(self._lease_ms)
@@ -883,7 +883,7 @@ class Engine:
                 self._asking.add(Out(partition.number, entry.key), token)
             case CancelRun(token):
                 if entry.group.head is not None and entry.group.head.dispatch_partition == LOCAL:
-                    self.cancels.append(token)
+                    self.cancels.append((entry.key, token))
                 else:
                     self._control(entry, partition, "cancel")
             case Announce():

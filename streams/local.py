@@ -33,8 +33,8 @@ class Runner(Protocol):
     def begin(self, start: Start) -> None:
         """Run it.  Exactly one call of `report` says that it has ended, unless the process ends."""
 
-    def cancel(self, token: int) -> None:
-        """Stop that execution, if it runs."""
+    def cancel(self, key: bytes, token: int) -> None:
+        """Stop that execution of that group, if it runs."""
 
     def proven(self, began_ns: int) -> None:
         """A transaction that began then, by the monotonic clock, has committed."""

@@ -452,8 +452,8 @@ class Scheduler:
     def _cancel_here(self) -> None:
         cancels, self.engine.cancels = self.engine.cancels, []
         if self._local is not None:
-            for token in cancels:
-                self._local.cancel(token)
+            for key, token in cancels:
+                self._local.cancel(key, token)
 
     def _begin(self, start: Start) -> None:
         assert self._local is not None

@@ -64,3 +64,28 @@ def test_a_running_task_is_stopped_whatever_runs_it(system: System) -> None:
     for kind in ("async", "thread", "process"):
         system.history.wait(lambda h, k=kind: TaskState.SUCCEEDED in h.states(f"after-{k}"), what=f"{kind} has ended")
         assert system.history.states(kind)[-2:] == [TaskState.CANCELLING, TaskState.CANCELLED]
+
+
+def test_a_cancel_stops_one_task_and_none_of_the_same_token(system: System) -> None:
+    """Each partition counts its tokens for itself, so the first tasks of all of them run under the same one."""
+    system.scheduler()
+    system.worker("w1", handlers=HANDLERS)
+    groups = one_per_partition(system)
+    for group in groups:
+        system.publish(group, "waits.async", id=group)
+    system.flush()
+    for group in groups:
+        system.history.wait(lambda h, g=group: TaskState.RUNNING in h.states(g))
+    assert len({e.fencing_token for g in groups for e in system.history.of[g] if e.fencing_token}) == 1
+    for number, group in enumerate(groups):
+        send_command(system.settings, new_command(CommandKind.CANCEL_TASK, group, task_id=group))
+        system.history.wait(lambda h, g=group: TaskState.CANCELLED in h.states(g))
+        for other in groups[number + 1 :]:
+            assert system.history.states(other)[-1] is TaskState.RUNNING
+    assert all(system.history.states(g).count(TaskState.RUNNING) == 1 for g in groups)
+
+
+def one_per_partition(system: System) -> list[str]:
+    found = {system.home(f"g{number}"): f"g{number}" for number in range(100)}
+    assert len(found) == system.settings.partitions
+    return list(found.values())

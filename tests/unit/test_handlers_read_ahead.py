@@ -14,7 +14,7 @@ class Kit:
     """A read-ahead; tokens are 100 * partition + offset."""
 
     def __init__(self) -> None:
-        self.taken_back: dict[int, set[int]] = {}
+        self.taken_back: dict[int, set[tuple[str, int]]] = {}
         self.ahead = ReadAhead(lambda name: name == "known", lambda p: self.taken_back.get(p, ()))
 
     def add(self, partition: int, *kinds: str, offset: int = 0) -> None:
@@ -47,16 +47,17 @@ def test_what_needs_no_slot_goes_as_far_as_it_can() -> None:
 def test_what_was_taken_back_takes_along_what_stands_before_it_only_when_there_is_no_slot() -> None:
     kit = Kit()
     kit.add(0, "known", "known", "known", "known")
-    kit.taken_back[0] = {2}
+    kit.taken_back[0] = {("g", 2)}
     assert kit.pick(0) == {0: [(0, BACK), (1, BACK), (2, BACK)]}
     assert kit.pick(1) == {0: [(0, None), (1, BACK), (2, BACK)]}
     assert kit.pick(9) == {0: [(0, None), (1, None), (2, BACK), (3, None)]}
 
 
-def test_a_token_counts_in_its_own_partition_only() -> None:
+def test_a_token_counts_in_its_own_partition_and_for_its_own_group_only() -> None:
+    """Each input partition counts for itself, so two groups may have the same token at once."""
     kit = Kit()
     kit.add(1, "known")
-    kit.taken_back = {0: {100}, 1: {5}}
+    kit.taken_back = {0: {("g", 100)}, 1: {("g", 5), ("h", 100)}}
     assert kit.pick(0) == {}
 
 

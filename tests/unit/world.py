@@ -274,7 +274,7 @@ class World:
                 dispatch = protocol.decode_dispatch(record[1] or b"")
                 execution = Execution(worker.name, dispatch, partition, offset, self.now.mono_ms)
                 controls = [protocol.decode_control(value or b"") for _, value, _ in self.records("control")]
-                if execution.task.token in {control.token for control in controls}:
+                if (execution.group, execution.task.token) in {(control.group, control.token) for control in controls}:
                     self.say(execution, ReportKind.RETURNED, reason=Reason.TAKEN_BACK)
                 else:
                     worker.claimed.append(execution)

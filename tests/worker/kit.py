@@ -80,6 +80,7 @@ class Rig:
         self.workers: list[InThread] = []
         self.handlers = Registry()  # of its workers, unless they are given others
         self._token = 1000
+        self._group_of: dict[int, str] = {}
 
     def __enter__(self) -> "Rig":
         return self
@@ -112,10 +113,13 @@ class Rig:
         )
         record = Dispatch(PROTOCOL, group, 1, "s1", tasks, None if state is None else Raw(state))
         self.raw("dispatches", partition, encode(record))
+        self._group_of |= {task.token: group for task in tasks}
         return [task.token for task in tasks]
 
-    def take_back(self, partition: int, token: int) -> None:
-        self.raw("control", 0, encode(Control(PROTOCOL, "take_back", partition, "g", token, "s1")))
+    def take_back(self, partition: int, token: int, group: str | None = None) -> None:
+        """`group`: another than the token was dispatched for."""
+        named = group or self._group_of[token]
+        self.raw("control", 0, encode(Control(PROTOCOL, "take_back", partition, named, token, "s1")))
 
     def raw(self, topic: Any, partition: int, value: bytes) -> None:
         self._producer.produce(self.settings.topic(topic), value, b"g", partition)

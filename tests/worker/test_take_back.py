@@ -77,6 +77,14 @@ def test_the_same_token_of_another_partition_is_not_meant(rig: Rig, handlers: Re
     assert rig.end(token).kind is ReportKind.SUCCEEDED
 
 
+def test_the_same_token_of_another_group_is_not_meant(rig: Rig, handlers: Registry) -> None:
+    """Schedulers' partitions count their tokens for themselves."""
+    [token] = rig.dispatch("g")
+    rig.take_back(0, token, group="h")
+    rig.worker(handlers)
+    assert rig.end(token).kind is ReportKind.SUCCEEDED
+
+
 def test_no_first_claim_while_a_transaction_may_hide_what_was_taken_back(rig: Rig, handlers: Registry) -> None:
     """Behind one scheduler's open transaction stands another's take-back: the worker waits until it can read it."""
     token, control = rig.dispatch("g")[0], rig.settings.topic("control")
