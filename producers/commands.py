@@ -103,7 +103,8 @@ class CommandSender:
                     f"no answer to command {command_id} yet: it is in the log and will be answered on `task-events` "
                     "once the scheduler of its group has read it, or the worker that holds the task has confirmed it"
                 )
-            for message in self._reader.consume(500, min(left_s, 0.2)):
+            first = self._reader.poll(min(left_s, 0.2))  # `consume` alone would wait until it has so many
+            for message in [first, *self._reader.consume(500, 0)] if first is not None else []:
                 if message.error() is None:
                     self._take(message.value() or b"")
         return self._answers.pop(command_id)
