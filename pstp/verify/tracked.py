@@ -64,6 +64,8 @@ class Group:
             task.next, self.head = self.head, task
         else:
             task.next, before.next = before.next, task
+        if task.next is None:
+            self.tail = task
 
     def drop_finished(self) -> None:
         """Move the head past terminal tasks."""

@@ -87,6 +87,23 @@ def test_ends_of_all_kinds() -> None:
     assert found.figures.rejected == 1
 
 
+def test_one_redriven_while_another_runs_stands_between_it_and_what_comes_later() -> None:
+    log = Log()
+    dead, runs = log.park("g"), log.park("g")
+    log.dispatch(dead)
+    log.start(dead)
+    log.bury(dead)
+    log.dispatch(runs)
+    log.start(runs)
+    dead.token = 0
+    log._about(dead, S.PARKED, reason=Reason.REDRIVEN_HEAD)
+    last = log.park("g")
+    log.succeed(runs)
+    log.run(dead)
+    log.run(last)
+    assert kinds(log) == set()
+
+
 def test_groups_run_side_by_side_and_set_state() -> None:
     log = Log()
     one, other = log.park("one"), log.park("other")
