@@ -28,6 +28,7 @@ from streams.group import (
     StopAsked,
     SweepAsked,
     UnblockAsked,
+    waits_as,
 )
 from streams.intake import AcceptedTask
 from streams.memory import Dead
@@ -174,7 +175,7 @@ def states_of(group: Group) -> frozenset[str]:
             case Phase.RUNNING:
                 words.add(TaskState.CANCELLING if head.stop else TaskState.RUNNING)
             case _:
-                words.add(TaskState.RETRYING if head.attempt > 1 or head.why is Reason.SNOOZED else TaskState.PARKED)
+                words.add(waits_as(head))
     if group.blocked is not None:
         words.add("blocked")
     if group.pause is not None:

@@ -592,7 +592,9 @@ class Engine:
         """Ask for dispatches whose fate a command waits for; conclude where nobody is there to answer.
 
         Nobody owns the dispatch partition, as of our own announcement that was made after the request was committed: a
-        worker that announces it later reads `control` to its end before it claims (see `consumers.control`).
+        worker that announces it later reads `control` to its end before it claims (see `consumers.control`).  But who
+        has left, or was frozen, may have claimed the dispatch before, and start it yet: the claims are looked up, and
+        what they hold is concluded as of any other claimed dispatch (see `streams.watch`).
         """
         owned = {p for m in self.members if m.role == "worker" for p in m.partitions}
         mine = max((m.at_ms for m in self.members if m.boot_id == self.boot_id), default=0)
@@ -602,11 +604,14 @@ class Engine:
                 self._asking.forget(out)
             else:
                 self._control(entry, self.partitions[out.partition], "take_back")
-        for out, token in self._asking.announced(mine):
+        for out, token in self._asking.announced(mine, self._now.mono_ms):
             entry = self._dispatched(out, token)
             if entry is None:
                 self._asking.forget(out)
             elif entry.group.head is not None and entry.group.head.dispatch_partition not in owned:
+                self.watch.look(out, token, entry.group.head.dispatch_partition)
+        for out, token in self.watch.found_unclaimed():
+            if out.partition in self.partitions and (entry := self._dispatched(out, token)) is not None:
                 self._asking.forget(out)
                 self._feed(self.partitions[out.partition], entry, Withdrawn(token))
 

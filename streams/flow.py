@@ -1,11 +1,13 @@
 """Flow control, and dispatches whose fate somebody waits for.  Pure."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from streams.watch import Out
+
+LOOK_MS: Final = 1_000
 
 
 class Flow(Struct, frozen=True):
@@ -29,12 +31,13 @@ class Flow(Struct, frozen=True):
 
 
 class _Asked:
-    __slots__ = ("committed_ms", "sent", "token")
+    __slots__ = ("committed_ms", "looked_ms", "sent", "token")
 
     def __init__(self, token: int) -> None:
         self.token = token
         self.sent = False
         self.committed_ms: int | None = None
+        self.looked_ms: int | None = None
 
 
 class Asking:
@@ -64,8 +67,13 @@ class Asking:
             elif asked.committed_ms is None:
                 asked.committed_ms = wall_ms
 
-    def announced(self, mine_ms: int) -> Iterator[tuple[Out, int]]:
-        """Those whose request was committed before our own announcement of that time was made."""
+    def announced(self, mine_ms: int, mono_ms: int) -> Iterator[tuple[Out, int]]:
+        """Those whose request was committed before our own announcement of that time was made; each again after a
+        second, since a look at the claims may come to nothing.
+        """
         for out, asked in list(self._asked.items()):
-            if asked.committed_ms is not None and mine_ms > asked.committed_ms:
+            if asked.committed_ms is None or mine_ms <= asked.committed_ms:
+                continue
+            if asked.looked_ms is None or mono_ms - asked.looked_ms >= LOOK_MS:
+                asked.looked_ms = mono_ms
                 yield out, asked.token

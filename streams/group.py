@@ -100,12 +100,16 @@ class Pause(Struct, frozen=True, array_like=True):
 
 
 class Sweep(Struct, frozen=True, array_like=True):
-    """The `left` oldest parked tasks are to leave, a part of them with each step: cancelled, or as dead letters."""
+    """The `left` oldest parked tasks are to leave, a part of them with each step: cancelled, or as dead letters.
+
+    `behind`: so many after them are to leave with the failure of the head, which came while others were cancelled.
+    """
 
     left: int
     by: By | None = None  # None: the cascade of a failed task
     cause: int = 0  # that task's sequence
     done: int = 0
+    behind: int = 0
 
 
 class Held(Struct, frozen=True, omit_defaults=True, array_like=True):
@@ -149,6 +153,8 @@ class Group(Struct, frozen=True):
 IDLE: Final = Group()
 # What last held up a head that has not begun.
 UNRUN: Final = frozenset({None, Reason.RETURNED, Reason.TAKEN_BACK, Reason.NO_HANDLER, Reason.LOST_BEFORE_START})
+# What it was told to wait for is no failure.
+GIVEN_BACK: Final = UNRUN | {Reason.ABANDONED}
 # What a worker says with `progress` of a handler that it cannot end.
 GOES_ON: Final = frozenset({Reason.TIMEOUT, Reason.BY_COMMAND})
 
@@ -208,7 +214,9 @@ class LostBeforeStart(Struct, frozen=True, gc=False):
 
 
 class Withdrawn(Struct, frozen=True, gc=False):
-    """Nobody owns the dispatch partition of the head, and whoever will reads first that it was taken back."""
+    """Nobody has claimed the head's dispatch nor owns its partition, and whoever will reads first that it was taken
+    back.
+    """
 
     token: int
 
@@ -625,8 +633,11 @@ def _spent(
             group, effects = _bury(group, head, reason, error, report, worker)
             if not group.parked:
                 return group, effects
-            sweep = Sweep(group.parked, cause=head.sequence)
             leave = effects[-1]
+            if (before := group.sweep) is not None:  # by a command, which has still to be answered
+                sweep = replace(before, cause=head.sequence, behind=group.parked - before.left)
+                return _hold(group, sweep=sweep), effects
+            sweep = Sweep(group.parked, cause=head.sequence)
             return _hold(group, sweep=sweep), (*effects[:-1], StartSweep(), leave)
         case FailurePolicy.BLOCK:
             waiting = replace(
@@ -833,12 +844,17 @@ def _release_asked(group: Group, event: ReleaseAsked, now: Now, policy: Policy) 
     return group, (Answer(event.by, Outcome.DONE), *effects)
 
 
+def waits_as(head: Head) -> TaskState:
+    """What was told last of a head that waits."""
+    return TaskState.PARKED if head.why in GIVEN_BACK else TaskState.RETRYING
+
+
 def _edit_asked(group: Group, event: EditAsked, now: Now, policy: Policy) -> Decision:
     """The head keeps its place.  If its failure blocked the group, it starts anew."""
     group, announce = _settle_failure(_anew(group), event.by)
     head = _head(group)
     edited = Emit(
-        TaskState.RETRYING if head.why else TaskState.PARKED, head.sequence, head.attempt, head.token, Reason.EDITED,
+        waits_as(head), head.sequence, head.attempt, head.token, Reason.EDITED,
         due_wall_ms=head.due_wall_ms or None,
     )  # fmt: skip
     effects = (Edit(event.by), edited, *announce)
@@ -862,6 +878,8 @@ def _swept(group: Group, event: Swept, now: Now, policy: Policy) -> Decision:
     if sweep.left > event.count:
         return _hold(group, sweep=replace(sweep, left=sweep.left - event.count, done=done)), (StartSweep(),)
     answers = () if sweep.by is None else (Answer(sweep.by, Outcome.DONE, count=done),)
+    if sweep.behind:
+        return _hold(group, sweep=Sweep(sweep.behind, cause=sweep.cause)), (*answers, StartSweep())
     return _free_to_go(_hold(group, sweep=None), *answers)
 
 

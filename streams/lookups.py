@@ -29,28 +29,31 @@ class Lookups:
         """The ends of these partitions of `completions` as they are now."""
         return log_ends(self._admin, self._completions, partitions)
 
-    def unclaimed_tokens(self, partition: int) -> set[int]:
-        """Tokens in this partition of `dispatches` that lie at or behind the workers' committed offset."""
+    def unclaimed(self, partition: int) -> set[tuple[int, int]]:
+        """What lies in this partition of `dispatches` at or behind the workers' committed offset: partitions of groups,
+        and tokens, which count within these.
+        """
         place = ck.TopicPartition(self._dispatches, partition)
         (committed,) = self._workers.committed([place], timeout=10)
         start = committed.offset if committed.offset >= 0 else ck.OFFSET_BEGINNING
         self._workers.assign([ck.TopicPartition(self._dispatches, partition, start)])
-        tokens: set[int] = set()
+        found: set[tuple[int, int]] = set()
         try:
             while True:
                 first = self._workers.poll(1.0)
                 for message in [first, *self._workers.consume(500, 0)] if first else []:
                     if (error := message.error()) is not None:
                         if error.code() == ck.KafkaError._PARTITION_EOF:
-                            return tokens
+                            return found
                         raise ck.KafkaException(error)
-                    tokens |= _tokens(message.value() or b"")
+                    found |= _named(message.value() or b"")
         finally:
             self._workers.unassign()
 
 
-def _tokens(value: bytes) -> set[int]:
+def _named(value: bytes) -> set[tuple[int, int]]:
     try:
-        return {task.token for task in decode_dispatch(value).tasks}
+        dispatch = decode_dispatch(value)
+        return {(dispatch.partition, task.token) for task in dispatch.tasks}
     except msgspec.DecodeError:
         return set()  # not ours, so nobody waits for it

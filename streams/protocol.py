@@ -278,7 +278,9 @@ class Completion(Struct, frozen=True, omit_defaults=True):
 
 
 class Control(Struct, frozen=True, omit_defaults=True):
-    """Scheduler to workers (`control`): take a dispatch back before it is claimed, or cancel a running task."""
+    """Scheduler to workers (`control`): take a dispatch back before it is claimed, or cancel a running task.  It is
+    named by group and token: other groups may have the same token, if they live in other partitions.
+    """
 
     v: int
     kind: str  # take_back | cancel

@@ -517,9 +517,9 @@ class Scheduler:
             self._answers.append(lambda _, p=partition, e=end: self.engine.watch.end_found(p, suspects[p], e))  # type: ignore
 
     async def _ask_claims(self, dispatch_partition: int, outs: set[Any]) -> None:
-        tokens = await self._in_thread("lookups", self._lookups.unclaimed_tokens, dispatch_partition)
+        unclaimed = await self._in_thread("lookups", self._lookups.unclaimed, dispatch_partition)
         self.engine.counts["claims_looked_up", ""] += 1
-        self._answers.append(lambda moment: self.engine.watch.claims_found(outs, tokens, moment.mono_ms))
+        self._answers.append(lambda moment: self.engine.watch.claims_found(outs, unclaimed, moment.mono_ms))
 
     def _fence_the_silent(self) -> None:
         """A dead scheduler's open transaction holds up every dispatch partition that it wrote to, for all of us."""

@@ -65,6 +65,8 @@ class Watch:
         )  # dispatched: (token, when to look for take-back)
         self._ask_end: set[int] = set()
         self._ask_claims: dict[int, set[Silent]] = {}
+        self._looked_for: set[Silent] = set()  # somebody waits for what the claims say of them
+        self._unclaimed: list[Silent] = []
         self._await_end: dict[int, list[tuple[Out, _Item]]] = {}
         self._await_offset: dict[int, list[tuple[int, Out, _Item]]] = {}
         self._serial = 0
@@ -92,6 +94,7 @@ class Watch:
         self._ask_end.discard(partition)
         self._await_end.pop(partition, None)
         self._await_offset.pop(partition, None)
+        self._looked_for = {silent for silent in self._looked_for if silent.out.partition != partition}
 
     def unclaimed_for_long(self, now_ms: int) -> Iterator[tuple[Out, int]]:
         """Dispatches, with their tokens, that wait for a claim for UNCLAIMED_S; each is named again after as long."""
@@ -140,18 +143,35 @@ class Watch:
         wanted, self._ask_claims = self._ask_claims, {}
         return wanted
 
-    def claims_found(self, asked: set[Silent], unclaimed_tokens: set[int], now_ms: int) -> None:
-        """Which tokens stood unclaimed in that dispatch partition at a look that has ended before `now_ms`.
+    def look(self, out: Out, token: int, dispatch_partition: int) -> None:
+        """Look that dispatch up, however long it has been out; `found_unclaimed` names it if nobody has claimed it."""
+        silent = Silent(out, token)
+        self._ask_claims.setdefault(dispatch_partition, set()).add(silent)
+        self._looked_for.add(silent)
+
+    def found_unclaimed(self) -> list[Silent]:
+        """Of those looked for: what stood unclaimed.  Asking empties the list."""
+        found, self._unclaimed = self._unclaimed, []
+        return found
+
+    def claims_found(self, asked: set[Silent], unclaimed: set[tuple[int, int]], now_ms: int) -> None:
+        """What stood unclaimed in that dispatch partition, as (partition, token), at a look that has ended before
+        `now_ms`.
 
         What was dispatched anew since the question, the look cannot have seen.
         """
-        for out, token in asked:
+        for silent in asked:
+            out, token = silent
+            was_looked_for = silent in self._looked_for
+            self._looked_for.discard(silent)
             item = self._items.get(out)
             if item is None or item.stage is not Stage.DISPATCHED or item.token != token:
                 continue
-            if token not in unclaimed_tokens:
+            if (out.partition, token) not in unclaimed:
                 self._fresh.pop(out, None)
                 self._put(out, item._replace(stage=Stage.CLAIMED, since_ms=now_ms))
+            elif was_looked_for:
+                self._unclaimed.append(silent)
 
     def read_up_to(self, partition: int, next_offset: int) -> Iterator[Expired]:
         """What is certain now that `completions` has been read up to `next_offset`."""

@@ -56,11 +56,54 @@ def test_a_pause_is_answered_at_once_where_nobody_owns_the_dispatch(world: World
     for _ in range(3):
         world.pass_time(50)
         world.step()
+        world.answer_all()  # the claims are looked up: somebody who is gone may have taken it
+    world.step()
     assert answer(world, asked) == (Outcome.DONE, None)
     world.hire("w1")
     world.claim(world.workers["w1"])
     world.step()
     assert ran(world) == []
+
+
+@pytest.mark.parametrize("kind", [K.PAUSE_GROUP, K.SKIP_HEAD])
+def test_what_a_silent_worker_has_claimed_may_begin_yet(world: World, kind: CommandKind) -> None:
+    """Frozen between claim and start it looks dead, and begins within its lease when it wakes up."""
+    publish(world, "a")
+    claimed = world.claim(world.workers["w1"])
+    assert claimed is not None
+    frozen = world.workers.pop("w1")
+    asked = ask(world, kind)
+    for _ in range(5):
+        world.pass_time(50)
+        world.step()
+        world.answer_all()
+    assert answers(world, asked) == []
+    world.workers["w1"] = frozen
+    assert world.begin(claimed)
+    world.step()
+    assert answer(world, asked)[0] in (Outcome.DONE, Outcome.ACCEPTED)
+    assert ran(world) == ["a"]
+
+
+@pytest.mark.parametrize("kind", [K.PAUSE_GROUP, K.SKIP_HEAD])
+def test_what_a_lost_worker_had_claimed_is_given_up_when_it_can_no_longer_begin(
+    world: World, kind: CommandKind
+) -> None:
+    publish(world, "a")
+    assert world.claim(world.workers["w1"]) is not None
+    world.vanish("w1")
+    asked = ask(world, kind)
+    for _ in range(5):
+        world.pass_time(50)
+        world.step()
+        world.answer_all()
+    assert answers(world, asked) == []
+    for _ in range(4):
+        world.pass_time(world.lease_ms)
+        world.step()
+        world.answer_all()
+    world.step()
+    assert answer(world, asked) == (Outcome.DONE, None)
 
 
 def test_a_pause_ends_at_its_deadline_also_with_a_new_owner(world: World) -> None:

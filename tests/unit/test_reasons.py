@@ -243,6 +243,7 @@ def test_one_who_takes_over_from_an_owner_that_ran_tasks_himself_says_that_he_wa
     for _ in range(3):
         world.pass_time(50)
         world.step()
+        world.answer_all()
     world.publish("g", id="b")
     world.step()
     found = questions.explain(engine, "g")

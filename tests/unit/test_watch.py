@@ -32,7 +32,7 @@ def look_up_ends(watch: Watch, end: int) -> list[int]:
 def look_up_claims(watch: Watch, unclaimed: set[int], now_ms: int) -> set[int]:
     wanted = watch.claims_wanted()
     for asked in wanted.values():
-        watch.claims_found(asked, unclaimed, now_ms)
+        watch.claims_found(asked, {(silent.out.partition, t) for silent in asked for t in unclaimed}, now_ms)
     return set(wanted)
 
 

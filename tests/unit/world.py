@@ -251,9 +251,10 @@ class World:
         while self.unanswered:
             self.answer()
 
-    def unclaimed(self, dispatch_partition: int) -> set[int]:
+    def unclaimed(self, dispatch_partition: int) -> set[tuple[int, int]]:
         waiting = self.logs["dispatches", dispatch_partition][self.claims[dispatch_partition] :]
-        return {t.token for r in waiting if r for t in protocol.decode_dispatch(r[1] or b"").tasks}
+        dispatches = [protocol.decode_dispatch(r[1] or b"") for r in waiting if r]
+        return {(dispatch.partition, task.token) for dispatch in dispatches for task in dispatch.tasks}
 
     # -- workers
 
