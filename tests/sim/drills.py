@@ -363,4 +363,5 @@ def breakers_open(rng: random.Random, seed: int) -> Scenario:
 
 DRILLS: dict[str, Draw] = {drill.__name__: drill for drill in (
     cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_for_just_a_lease, frozen_between_claim_and_start, claims_in_doubt, frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt, memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover,
+    operators_at_work, operators_in_trouble, pauses_of_what_is_on_its_way, little_room, breakers_open,
 )}  # fmt: skip

@@ -93,7 +93,7 @@ MUTATIONS = (
         Edit(WATCH, "end_offset <= next_offset and self._items.get(out) == item:", "end_offset <= next_offset and out in self._items:"),
     )),
     Mutation("unclaimed_taken_for_lost", "a silent dispatch is taken for claimed without a look at the claims", (
-        Edit(WATCH, "            if token not in unclaimed_tokens:\n", "            if True:\n"),
+        Edit(WATCH, "            if (out.partition, token) not in unclaimed:\n", "            if True:\n"),
     )),
     Mutation("look_of_an_old_dispatch", "a look at the claims counts for what was dispatched after it", (
         Edit(WATCH, "item.stage is not Stage.DISPATCHED or item.token != token:", "item.stage is not Stage.DISPATCHED:"),

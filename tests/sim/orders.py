@@ -79,7 +79,7 @@ class Orders:
         if task is None or task not in tale.queue:
             return False
         if reason == Reason.EDITED:
-            if task is not tale.head() or tale.phase in BEGUN or event.attempt != tale.attempt:
+            if task is not tale.head() or event.state is not tale.phase or event.attempt != tale.attempt:
                 raise Violation("commands", f"{event.task_id} is edited while it is {tale.phase}", tale.name)
             return True
         if reason == Reason.CASCADE:
@@ -97,6 +97,8 @@ class Orders:
             return True
         elif reason == Reason.BY_COMMAND:
             self._check_stopped(partition, tale, task, event)
+            if task in tale.doomed:  # it was being cancelled with its group when the head failed
+                tale.doomed.remove(task)
         else:
             return False
         truth.leave(partition, tale, task, event)
