@@ -77,6 +77,7 @@ export interface TaskDetail extends TaskRow {
 
 export interface DeadLetter {
   taskId: string;
+  sequence: string;
   group: string;
   type: string;
   reason: string;
@@ -84,6 +85,33 @@ export interface DeadLetter {
   atMs: number;
   attempt: number;
   payload: string;
+  payloadCut: boolean;
+  /** Something in the payload is hidden: it can be redriven as it is, not edited here. */
+  masked: boolean;
+}
+
+export interface Session {
+  name: string | null;
+  role: "anyone" | "viewer" | "operator" | "admin";
+  keys: boolean;
+}
+
+/** A redrive or a bulk command; `id` is null for a dry run. */
+export interface Job {
+  id: string | null;
+  kind: string;
+  state: "dry_run" | "running" | "done" | "aborted" | "failed";
+  total: number;
+  done: number;
+  refused: Record<string, number>;
+  error: string;
+  first: string[];
+}
+
+export interface Submitted {
+  taskId: string;
+  partition: number;
+  offset: string;
 }
 
 export interface MemberRow {

@@ -30,10 +30,16 @@ export const serverNowMs = computed(() => clockMs.value + stream.value.skewMs);
 export const changed = shallowRef<ReadonlySet<string>>(new Set());
 
 let held: Delta[] = [];
+let loading = false;
+/** Deltas that came while a snapshot was on its way: they are applied to it, in order. */
+let meanwhile: Delta[] = [];
 let scheduled = false;
 let touched = new Set<string>();
 
+/** Call it when the stream is open: then no change can fall between the snapshot and the first delta. */
 export async function load(): Promise<void> {
+  if (loading) return;
+  loading = true;
   try {
     const [all, columns] = await Promise.all([get<Overview>("/overview"), get<GroupColumns>("/groups/columns")]);
     overview.value = all;
@@ -44,11 +50,14 @@ export async function load(): Promise<void> {
   } catch (error) {
     loadError.value = error as Error;
   }
+  loading = false;
+  const deltas = meanwhile;
+  meanwhile = [];
+  deltas.forEach(take);
 }
 
 export function connect(): void {
   setInterval(() => (clockMs.value = Date.now()), 1000);
-  void load();
   const worker = new SharedWorker(new URL("../api/stream.worker.ts", import.meta.url), { type: "module", name: "pstp" });
   worker.port.onmessage = (event: MessageEvent<{ kind: string; id?: string; retryMs?: number; data?: string }>) => hear(event.data);
   worker.port.start();
@@ -78,7 +87,8 @@ function hear(said: { kind: string; id?: string; retryMs?: number; data?: string
     : null; // prettier-ignore
   if (!message) return;
   stream.value = fold(stream.value, message, now);
-  if (message.kind === "resync" || (message.kind === "open" && loadError.value)) void load();
+  if (message.kind === "resync" || (message.kind !== "delta" && message.kind !== "heartbeat" && !loaded.value)) void load();
+  if (message.kind === "open" && loadError.value) void load();
   if (message.kind !== "delta" || !data) return;
   if (frozen.value) {
     held.push(data);
@@ -87,6 +97,10 @@ function hear(said: { kind: string; id?: string; retryMs?: number; data?: string
 }
 
 function take(delta: Delta): void {
+  if (loading) {
+    meanwhile.push(delta);
+    return;
+  }
   if (delta.overview) overview.value = delta.overview;
   const now = performance.now();
   for (const change of delta.groups ?? []) {

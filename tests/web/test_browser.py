@@ -1,0 +1,243 @@
+"""What people do in the UI, done in a real browser on the real system: broker, scheduler, workers, server."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from streams.protocol import TaskState, encode
+from tests.support.system import System, until
+from tests.web.browser import ROOT, Tab, chromium
+from tests.web.conftest import Served
+from tests.web.lives import Log
+
+AXE = ROOT / "ui" / "node_modules" / "axe-core" / "axe.min.js"
+SCREENS = ["/", "/groups", "/group?id=seen", "/dead-letters", "/workers"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def tab(browser: Any, served: Served) -> Iterator[Tab]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    yield Tab(context, served.url)
+    context.close()
+
+
+def confirm(page: Any, title: str) -> Any:
+    """Confirm the open sheet and follow the command to its answer."""
+    sheet = page.locator("dialog[open]")
+    sheet.get_by_role("button", name=title, exact=True).click()
+    sheet.get_by_text("logged at offset").wait_for()
+    sheet.locator("li.done", has_text="applied").wait_for()
+    sheet.get_by_role("button", name="Close").click()
+    return sheet
+
+
+def seen(served: Served) -> None:
+    """A group that has had a task, whichever test comes first."""
+    served.system.publish("seen")
+    served.system.flush()
+    served.settled("seen", "idle")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1440),
+        ("dark", 375),
+        pytest.param("dark", 1440, marks=pytest.mark.long),
+        pytest.param("light", 375, marks=pytest.mark.long),
+    ],
+)
+def test_every_screen_holds_the_policy_and_passes_axe(browser: Any, served: Served, scheme: str, width: int) -> None:
+    seen(served)
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab = Tab(context, served.url)
+    axe = AXE.read_text(encoding="utf-8")
+    for path in SCREENS:
+        tab.go(path)
+        page = tab.live()
+        page.wait_for_selector("h1")
+        page.wait_for_function("!document.querySelector('[aria-busy=true]')")
+        page.evaluate(axe)
+        found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']})")["violations"]
+        assert [(v["id"], [n["html"][:200] for n in v["nodes"]][:3]) for v in found] == [], (path, scheme, width)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, (path, wide)
+    assert tab.troubles == []
+    context.close()
+
+
+def test_a_task_submitted_in_the_ui_moves_the_lane(tab: Tab, served: Served) -> None:
+    tab.go("/")
+    page = tab.live()
+    page.get_by_role("button", name="Submit…").click()
+    sheet = page.locator("dialog[open]")
+    sheet.get_by_label("Group").fill("by hand")
+    sheet.get_by_label("Type").fill("echo")
+    sheet.get_by_label("Payload, JSON").fill('{"big": 90071992547409931}')
+    sheet.get_by_role("button", name="Submit", exact=True).click()
+    sheet.get_by_text("Logged as").wait_for()
+    sheet.get_by_role("button", name="Close").click()
+    served.settled("by hand", "idle")
+    tab.go("/group?id=by%20hand")
+    tab.live()
+    page.get_by_text("0 overlaps in 1 executions shown").wait_for()
+    served.system.publish("by hand")
+    served.system.flush()
+    page.get_by_text("0 overlaps in 2 executions shown").wait_for()  # without a reload
+    page.locator("canvas[aria-label*='2 executions']").wait_for()
+    task = served.get("/api/tasks", group="by hand", limit=10)["items"][-1]["taskId"]
+    tab.go(f"/task?id={task}")
+    page.get_by_text("90071992547409931").first.wait_for()
+    assert tab.troubles == []
+
+
+def test_a_killed_worker_shows_as_a_retry_and_the_next_one_ends_it(tab: Tab, served: Served) -> None:
+    tab.go("/groups")
+    served.system.publish("killed", "sleep", 4)
+    served.system.publish("killed")
+    served.system.flush()
+    served.settled("killed", "running")
+    tab.go("/group?id=killed")
+    page = tab.live()
+    page.get_by_text("runs on").wait_for()
+    page.get_by_text("1 task is parked behind it").wait_for()
+    worker = next(p for p in served.system.processes if p.name.startswith("w1"))
+    worker.kill()
+    served.system.worker("w2")
+    page.get_by_text("attempt 2").wait_for()
+    page.get_by_text("Idle: nothing waits, nothing runs.").wait_for()
+    page.get_by_text("0 overlaps in 3 executions shown").wait_for()
+    assert tab.troubles == []
+
+
+def test_pause_skip_and_redrive_to_the_head(tab: Tab, served: Served) -> None:
+    for payload in (9, 0):
+        served.system.publish("acted", "fail", payload, max_attempts=1)
+    served.system.flush()
+    until(lambda: served.get("/api/dead-letters", group="acted")["items"])
+    served.settled("acted", "idle")
+    tab.go("/group?id=acted")
+    page = tab.live()
+    page.get_by_role("button", name="Pause", exact=True).click()
+    confirm(page, "Pause")
+    page.get_by_text("Paused by").wait_for()
+    for n in range(2):
+        served.system.publish("acted", payload=n, id=f"later-{n}")
+    served.system.flush()
+    page.get_by_role("heading", name="Parked line, in order · 1").wait_for()
+    page.get_by_role("button", name="Skip head").click()
+    confirm(page, "Skip head")
+    page.get_by_role("heading", name="Parked line, in order · 0").wait_for()
+    tab.go("/dead-letters")
+    letter = page.get_by_role("button").filter(has_text="acted").first
+    letter.click()
+    page.get_by_label("to the head").check()
+    page.get_by_label("Payload", exact=True).fill("0")  # so that it succeeds this time
+    page.get_by_role("button", name="Redrive edited…").click()
+    confirm(page, "Redrive to head")
+    line = served.get("/api/groups/detail", id="acted")
+    assert line["explanation"]["head"]["type"] == "fail" and [t["taskId"] for t in line["parked"]] == ["later-1"]
+    tab.go("/group?id=acted")
+    page.get_by_role("button", name="Resume", exact=True).click()
+    confirm(page, "Resume")
+    page.get_by_text("Idle: nothing waits, nothing runs.").wait_for()
+    order = served.get("/api/groups/detail", id="acted")["executions"][-2:]
+    assert [(e["type"], e["state"]) for e in order] == [("fail", "succeeded"), ("echo", "succeeded")]
+    assert tab.troubles == []
+
+
+def test_a_restart_of_the_server_is_shown_and_nothing_is_missed_or_doubled(tab: Tab, served: Served) -> None:
+    tab.go("/groups?q=restart-")
+    page = tab.live()
+    for n in range(20):
+        served.system.publish(f"restart-{n % 4}")
+    served.system.flush()
+    page.get_by_text("4 of").wait_for()
+    served.process.terminate()
+    for n in range(20):
+        served.system.publish(f"restart-{n % 4}")
+    served.system.flush()
+    page.wait_for_selector(".dotlive.late, .dotlive.lost")
+    served.start()
+    page.wait_for_selector(".dotlive.live")
+    page.wait_for_function(
+        "[...document.querySelectorAll('[role=row]')].filter(r => r.innerText.includes('10 done')).length === 4"
+    )
+    done = dict(zip(*[served.get("/api/groups/columns")[name] for name in ("ids", "done")], strict=True))
+    assert [done[f"restart-{n}"] for n in range(4)] == [10] * 4
+    told = [text for text in tab.troubles if "ERR_CONNECTION" not in text and "ERR_INCOMPLETE" not in text]
+    assert told == []
+
+
+def test_twelve_tabs_of_one_browser_are_all_live(browser: Any, served: Served) -> None:
+    seen(served)
+    context = browser.new_context()
+    tabs = [Tab(context, served.url) for _ in range(12)]
+    for tab in tabs:
+        tab.page.goto(served.url + "/groups?q=tabs-", wait_until="commit")
+    for tab in tabs:
+        tab.live()
+    served.system.publish("tabs-1")
+    served.system.flush()
+    for tab in tabs:
+        tab.page.get_by_text("tabs-1").first.wait_for()
+        assert tab.troubles == []
+    assert "pstp_web_streams 1" in served.client.get("/metrics").text.splitlines()
+    context.close()
+
+
+def test_a_planted_overlap_turns_red(browser: Any, served: Served, system: System) -> None:
+    """Two executions of one group at once cannot be made to happen; so a history is written that says so."""
+    log = Log()
+    log.ms = int(time.time() * 1000)  # a history of long ago would have left the read model already
+    log.park(0, "broken", 1)
+    _, first = log.start(0, "broken", 1)
+    log.park(0, "broken", 2)
+    _, second = log.start(0, "broken", 2)
+    log.ms += 900
+    log.end(0, "broken", 1, first, TaskState.SUCCEEDED)
+    log.end(0, "broken", 2, second, TaskState.SUCCEEDED)
+    for record in log.records:
+        for event in record.events:
+            system.publish_raw("broken", encode(event), partition=0, topic="task-events")
+    system.flush()
+    planted = Served(system)
+    context = browser.new_context()
+    tab = Tab(context, planted.url)
+    tab.go("/group?id=broken")
+    page = tab.live()
+    page.get_by_text("2 overlapping executions").wait_for()
+    page.locator("header .badge.broken", has_text="1 overlaps").wait_for()
+    red = page.evaluate("""() => {
+        const canvas = document.querySelector('.lane canvas');
+        const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        let red = 0;
+        for (let i = 0; i < data.length; i += 4) if (data[i] > 200 && data[i + 1] < 90 && data[i + 2] < 90) red++;
+        return red;
+    }""")
+    assert red > 100
+    context.close()
+
+
+@pytest.mark.parametrize("group", ["<img src=x onerror=alert(1)>", "a/b?c#d", "..", "\u202eevil", "{{7*7}}"])
+def test_hostile_groups_are_shown_opened_and_paused_as_text(tab: Tab, served: Served, group: str) -> None:
+    served.system.publish(group, payload={group: group})
+    served.system.flush()
+    served.settled(group, "idle")
+    tab.go("/groups")
+    page = tab.live()
+    page.get_by_label("Find a group").fill(group)
+    page.locator("[role=row]").filter(has_text=group[:20]).first.click()
+    page.get_by_role("heading", name=group).wait_for()
+    page.get_by_role("button", name="Pause", exact=True).click()
+    confirm(page, "Pause")
+    assert served.settled(group, "paused")["group"] == group
+    assert page.locator("img").count() == 0 and tab.troubles == []
