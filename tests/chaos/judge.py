@@ -18,7 +18,7 @@ import msgspec
 
 from pstp.verify import Options, Report, check_cluster
 from pstp.verify.reader import TopicReader
-from streams.protocol import Event, EventKind, TaskState, decode_events
+from streams.protocol import CommandKind, Event, EventKind, Outcome, Reason, TaskState, decode_events
 from streams.settings import Settings
 from tests.chaos.faults import Fault, Faults
 from tests.chaos.fleet import Life
@@ -41,6 +41,7 @@ class Verdict:
     verify: Report
     problems: list[str] = field(default_factory=list)
     repeats: Counter[str] = field(default_factory=Counter)  # "worker_lost: worker_freeze" -> how many
+    pauses: int = 0  # that were answered
     longest_stall_s: float = 0.0  # of all
     longest_calm_stall_s: float = 0.0  # the part of one that lies in no fault's shadow
 
@@ -54,6 +55,7 @@ class _Group:
     state: int = 0
     newest: dict[str, int] = field(default_factory=dict)  # life of the publisher -> number of its newest task
     free_at: datetime | None = None
+    paused: bool = False
 
 
 @dataclass
@@ -62,6 +64,7 @@ class _Task:
     state: TaskState
     ready_at: datetime
     worker: str | None = None
+    redriven: bool = False
 
 
 class Judge:
@@ -88,6 +91,8 @@ class Judge:
                     for event in decode_events(message.value() or b""):
                         if event.kind is EventKind.TASK and event.sequence is not None:
                             self._step(partition, event)
+                        else:
+                            self._note_pause(event)
         self._compare_ends(acked)
         self._overlaps(journals)
         return self._verdict
@@ -97,6 +102,14 @@ class Judge:
 
     # -- the history
 
+    def _note_pause(self, event: Event) -> None:
+        """From its answer on, until somebody resumes it, nothing of the group starts."""
+        if event.kind is EventKind.GROUP_RESUMED:
+            self._groups[event.group or ""].paused = False
+        elif event.command is CommandKind.PAUSE_GROUP and event.outcome is Outcome.DONE:
+            self._groups[event.group or ""].paused = True
+            self._verdict.pauses += 1
+
     def _step(self, partition: int, event: Event) -> None:
         key = (partition, event.sequence or 0)
         group = self._groups[event.group or ""]
@@ -104,8 +117,13 @@ class Judge:
         if task is None:
             task = self._open[key] = _Task(event.type or "", S.PARKED, event.at)
         before, state = task.state, event.state or S.PARKED
+        if state is S.PARKED and event.reason in (Reason.REDRIVEN_HEAD, Reason.REDRIVEN_TAIL):
+            task.redriven = True
         if state is S.RUNNING:
-            self._order(group, event)
+            if group.paused:
+                self._problem(f"{event.task_id} of {event.group} started at {event.at}, and the group was paused")
+            if not task.redriven:  # it starts where the operator put it
+                self._order(group, event)
             self._stalled(group, task, event.at)
             task.worker = event.worker
         elif state is S.RETRYING or (state is S.PARKED and before is S.RUNNING):

@@ -9,6 +9,7 @@ from tests.chaos import clock
 from tests.chaos.disk import fill
 from tests.chaos.faults import EVERYBODY
 from tests.chaos.fleet import Life
+from tests.chaos.operating import ask, insist
 from tests.chaos.proxy import Proxy
 from tests.chaos.stage import Stage, Steps, aside, until
 
@@ -18,7 +19,7 @@ ALONE_S: Final = 4.0  # less than the broker's session with its controller
 # After these alone no task may run twice: nothing happens to a worker.
 REPEATS_NOTHING: Final = frozenset({
     "scheduler_kill", "scheduler_freeze", "scheduler_lag", "scheduler_rolling", "publisher_kill", "publisher_freeze",
-    "poison",
+    "poison", "operator",
 })  # fmt: skip
 
 
@@ -362,3 +363,22 @@ def bad_handlers(stage: Stage) -> Steps:
         for group in ("", "", f"g{stage.rng.randrange(20)}"):
             stage.publish(kind, group=group)
     yield 0
+
+
+# -- operators
+
+
+@nemesis
+def operator(stage: Stage) -> Steps:
+    """Two busy groups are paused; heads are told to go on at once, dead letters are redriven; then they are resumed."""
+    fault = stage.faults.note("operator", loses=False)
+    groups = [f"g{stage.rng.randrange(10)}", f"g{stage.rng.randrange(10, 40)}"]
+    for group in groups:
+        yield from ask(stage, "pause", group, "--note", "chaos", code=[])
+    yield from ask(stage, "retry", f"g{stage.rng.randrange(10)}", code=[])
+    to = stage.rng.choice(("head", "tail"))
+    yield from ask(stage, "redrive", "--type", "chaos.rejects", "--to", to, "--yes", code=[])
+    yield stage.rng.uniform(0, 2)
+    for group in groups:
+        yield from insist(stage, "resume", group)
+    stage.faults.over(fault)
