@@ -195,8 +195,8 @@ ROWS: dict[str, Golden] = {
     "row-partition-least": Golden(PartitionRow(ROW_FORMAT, 0, {}, {}, "", "", False), rows.decode_partition),
     "row-task-1": Golden(replace(TASK, original=Original(None, b'{"type":"x"}', HEADERS[:1])), rows.decode_task),
     "row-task-1-least": Golden(TaskRow(ROW_FORMAT, 0, 0, None, b"", []), rows.decode_task),
-    "row-head-1": Golden(
-        HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5), (BY,))),
+    "row-head-2": Golden(
+        HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5, 6), (BY,))),
         rows.decode_head,
     ),
     "row-head-1-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
@@ -208,6 +208,10 @@ ROWS: dict[str, Golden] = {
 
 # As earlier versions wrote them, with fewer columns: they are read, and no longer written.
 OLD_ROWS: dict[str, Golden] = {
+    "row-head-1": Golden(
+        HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5), (BY,))),
+        rows.decode_head,
+    ),
     "row-task": Golden(TASK, rows.decode_task),
     "row-task-least": Golden(TaskRow(ROW_FORMAT, 0, 0, None, b"", []), rows.decode_task),
     "row-dead": Golden(DEAD, rows.decode_dead),
