@@ -7,6 +7,7 @@ import typer
 
 from pstp.cli.console import AsJson, console, print_json, print_table, printable
 from pstp.service import ask_all, ask_owner
+from pstp.service import explain as why
 from streams.protocol import utc
 from streams.settings import Settings
 
@@ -68,7 +69,7 @@ def explain(
 
     Example: `pstp explain customer-17`
     """
-    answer = ask_owner(Settings(), group, "/explain", {"task": task} if task else {})
+    answer = why(Settings(), group, task)
     if as_json:
         print_json(answer)
     else:

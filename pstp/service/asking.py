@@ -32,6 +32,15 @@ def ask_all(settings: Settings, path: str, query: dict[str, Any]) -> list[Any]:
     return [ask(scheduler, path, query) for scheduler in schedulers(settings).values()]
 
 
+def explain(settings: Settings, group: str, task_id: str | None = None) -> dict[str, Any]:
+    """Why a group, or one task of it, waits: `text`, `blocker`, `expected_start` and more, as `pstp explain` shows it.
+
+    Raises `UserError`.
+    """
+    answer: dict[str, Any] = ask_owner(settings, group, "/explain", {} if task_id is None else {"task": task_id})
+    return answer
+
+
 def list_breakers(settings: Settings) -> list[dict[str, Any]]:
     """Breakers of all schedulers, by type: `type`, `scheduler`, `state`, `until_ms` (wall time, of an open one),
     `probe` (whether one is out).  Each speaks for the groups of its scheduler's partitions.  Raises `UserError`.

@@ -115,3 +115,8 @@ def test_breakers_are_listed_explained_and_measured(system: System) -> None:
     assert "down" in pstp(system, "breakers")
     assert "the breaker of type 'down' is open" in pstp(system, "explain", "down-29")
     assert system.metric("s1", "pstp_breaker_open") == 1 == system.metric("s1", "pstp_breaker_changes_total")
+
+
+def test_the_history_of_all_this_keeps_the_promise(system: System) -> None:
+    found = pstp(system, "verify", "--running", "--json")
+    assert found["ok"], found

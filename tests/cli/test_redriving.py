@@ -114,3 +114,8 @@ def test_a_job_is_limited_shows_its_progress_and_is_aborted(system: System) -> N
     system.history.wait(lambda h: h.states("limited-3").count(TaskState.DEAD_LETTERED) == 2)
     assert sorted(letters(system, "limited")) == [f"limited-{n}" for n in range(6)], "they failed again, 2 never went"
     assert system.history.started_order("limited")[6:] == [f"limited-{n}" for n in range(4)]
+
+
+def test_the_history_of_all_this_keeps_the_promise(system: System) -> None:
+    found = pstp(system, "verify", "--running", "--json")
+    assert found["ok"], found

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+from unittest import mock
 
 import pytest
 from msgspec import Raw
@@ -342,6 +343,29 @@ def test_beyond_the_limit_intake_pauses_and_explain_says_so() -> None:
     world.work_off()
     assert ran(world) == ["a", "b", "c", "d"] and engine.full_partitions() == []
     assert "intake_paused" not in questions.explain(engine, "g")
+
+
+def test_idempotency_keys_are_forgotten_after_their_window_or_when_there_are_too_many() -> None:
+    world = new_world({"idempotency_window_s": 60.0})
+
+    def duplicates() -> list[str | None]:
+        return [e.task_id for e in world.events() if e.kind is EventKind.DUPLICATE]
+
+    with mock.patch.object(limits, "IDEMPOTENCY_KEYS_MAX", 3):
+        for number in range(4):
+            publish(world, f"a{number}", idempotency_key=f"k{number}")
+        publish(world, "again-0", idempotency_key="k0")
+        publish(world, "again-3", idempotency_key="k3")
+    assert duplicates() == ["again-3"], "k0 made room for k3"
+    world.pass_time(60_000)
+    publish(world, "later-3", idempotency_key="k3")
+    assert duplicates() == ["again-3"], "its window is over"
+    world.crash("s1")
+    world.start("s2", idempotency_window_s=60.0)
+    world.publish("g", id="last-3", idempotency_key="k3")
+    world.step("s2")
+    assert duplicates() == ["again-3", "last-3"], "the next owner remembers"
+    assert len([key for key in world.tables[HOME] if key[:1] == b"I"]) == 1
 
 
 def test_what_waits_for_room_is_read_again_by_the_next_owner() -> None:
