@@ -57,7 +57,7 @@ class Execution:
         self, run: "Run | LocalRun", wire: DispatchedTask, handler: Handler, state: MaybeRaw, executor: Executor
     ) -> None:
         self.run, self.wire, self.handler, self.executor = run, wire, handler, executor
-        self.task = Task(wire, run.claim.dispatch.group, state, self._progress)
+        self.task = Task(wire, run.claim.dispatch.group, state, self.progress)
         self.state = state
         self.timeout_s = wire.timeout_s if wire.timeout_s is not None else handler.timeout_s
         self.started: Moment | None = None
@@ -68,6 +68,10 @@ class Execution:
         self._withdrawn = self._stubborn = False
         self._progress_ns = 0
         self._unsent: Report | None = None
+
+    def adopt(self, started: Moment, task: Task, handle: object) -> None:
+        """It runs already, elsewhere."""
+        self.started, self.task, self.handle = started, task, handle
 
     def log_fields(self) -> dict[str, object]:
         wire = self.wire
@@ -166,7 +170,7 @@ class Execution:
 
     # -- progress: the first at once, then the newest, ten times a second
 
-    def _progress(self, fraction: float | None, note: str | None) -> None:
+    def progress(self, fraction: float | None, note: str | None) -> None:
         report = Report(ReportKind.PROGRESS, self.wire.sequence, self.wire.token, fraction=fraction, note=note)
         now_ns = mono_ns()
         if now_ns - self._progress_ns >= _PROGRESS_INTERVAL_NS:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers import faults
 from consumers.execution import GRACE_S, Execution, Executor, moment
+from consumers.express import Drivers
 from consumers.handlers import Handler, Registry
 from consumers.leases import Lease, LeaseKeeper, Stop
 from consumers.loops import execute_async
@@ -21,9 +22,12 @@ from consumers.outcomes import Outcome
 from consumers.processes import ProcessExecutor, check_source
 from consumers.reports import Claim
 from consumers.runs import report_of
+from consumers.task import Task
 from consumers.threads import ThreadExecutor
 from streams.clock import mono_ns
-from streams.local import Reported
+from streams.engine import Engine
+from streams.express import SETTLE_MS
+from streams.local import LaneMoved, Reported
 from streams.placement import Here, Start
 from streams.protocol import PROTOCOL, Dispatch, Moment, Reason, Report, ReportKind
 from streams.settings import Settings
@@ -41,7 +45,8 @@ class LocalRunner:
     def __init__(
         self, settings: Settings, registry: Registry, instance: str, exit_process: Callable[[int], None]
     ) -> None:
-        self._settings, self._registry, self.instance = settings, registry, instance
+        self._settings, self.registry, self.instance = settings, registry, instance
+        self._drivers: Drivers | None = None
         self._exit_process = exit_process
         faults.mask(settings.secret_texts())
         self.metrics = WorkerMetrics(CollectorRegistry())
@@ -57,18 +62,33 @@ class LocalRunner:
                 check_source(registry, handler)
 
     def placement(self, boot_id: str) -> Here:
-        handlers = [h for h in self._registry if h.placement != "workers"]
+        handlers = [h for h in self.registry if h.placement != "workers"]
         only = frozenset(h.task_type for h in handlers if h.placement == "local")
         quick = frozenset(h.task_type for h in handlers if h.timeout_s is not None and h.timeout_s <= QUICK_S)
+        # Before its time is over, the lease keeper must have it in hand.
+        express = frozenset(
+            h.task_type for h in handlers
+            if h.is_async and not h.process and (h.timeout_s is None or h.timeout_s * 1000 >= SETTLE_MS)
+        )  # fmt: skip
         return Here(
             boot_id, self._settings.local_slots, {h.task_type: h.policy for h in handlers}, moment,
-            first=only | quick, only=only, spare=frozenset(h.task_type for h in handlers),
+            first=only | quick, only=only, spare=frozenset(h.task_type for h in handlers), express=express,
         )  # fmt: skip
 
-    def attach(self, report: Reported) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.report = report
+    def attach(self, report: Reported, engine: Engine, lane_moved: LaneMoved) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.report, self.lane_moved = report, lane_moved
+        if engine.express is not None and engine.here is not None:
+            self._drivers = Drivers(self, engine, engine.express, engine.here)
         self._keeper.start()
+
+    def drive(self) -> None:
+        if self._drivers is not None:
+            self._drivers.look()
+
+    async def room(self) -> None:
+        if self._drivers is not None:
+            await self._drivers.room()
 
     def begin(self, start: Start) -> None:
         run = LocalRun(self, start)
@@ -76,6 +96,31 @@ class LocalRunner:
         self._empty.clear()
         self._keeper.add(run)
         run.begin()
+
+    # -- what drivers of the express lane call
+
+    def adopt(self, start: Start, started: Moment, task: Task, handle: "asyncio.Task[None]") -> "LocalRun":
+        """What a driver runs has left the lane."""
+        run = LocalRun(self, start)
+        run.execution.adopt(started, task, handle)
+        self.running.add(run)
+        self._empty.clear()
+        self._keeper.add(run)
+        return run
+
+    def lane_changed(self) -> None:
+        """A driver began or ended."""
+        assert self._drivers is not None
+        if self._drivers.active:
+            self._empty.clear()
+            self._keeper.add(self._drivers)
+            return
+        self._keeper.discard(self._drivers)
+        if not self.running:
+            self._empty.set()
+
+    def fence_late(self) -> None:
+        self._fence("membership was last proven a lease ago, and a handler has ended only now")
 
     def cancel(self, key: bytes, token: int) -> None:
         for run in [r for r in self.running if r.start.task.token == token and r.start.entry.key == key]:
@@ -86,7 +131,7 @@ class LocalRunner:
 
     def proof_due(self) -> bool:
         now_ns = mono_ns()
-        if self.running:
+        if self.running or (self._drivers is not None and self._drivers.active):
             return self.lease.renewal_due(now_ns)
         return now_ns - self.lease.sent_ns >= int(self._settings.lease_s / 3 * _NS)
 
@@ -95,6 +140,8 @@ class LocalRunner:
 
     async def finish(self) -> None:
         """What has no time-out, or a longer one, gets the drain time."""
+        if self._drivers is not None:
+            self._drivers.hand_over_all()
         if self.running:
             longest_s = max(run.time_left_s(self._settings.drain_s) for run in self.running)
             log.info("waiting for what runs", running=len(self.running), up_to_s=round(longest_s, 1))
@@ -111,6 +158,8 @@ class LocalRunner:
         self._children.stop()
 
     async def _stop_all(self, why: Stop) -> None:
+        if self._drivers is not None:
+            self._drivers.hand_over_all()
         for run in list(self.running):
             run.request_stop(why)
         if not await self._ended_within(2 * GRACE_S):
@@ -129,7 +178,7 @@ class LocalRunner:
         return self._loop_executor if handler.is_async else self._threads
 
     def handler(self, task_type: str) -> Handler:
-        handler = self._registry.get(task_type)
+        handler = self.registry.get(task_type)
         assert handler is not None  # else it would not have been placed here
         return handler
 
@@ -138,26 +187,27 @@ class LocalRunner:
         if self._in_loop():
             self._note_end(run, reports)
         else:
-            self._loop.call_soon_threadsafe(self._note_end, run, reports)
+            self.loop.call_soon_threadsafe(self._note_end, run, reports)
 
     def said(self, run: "LocalRun", report: Report) -> None:
         """From any thread."""
         if self._in_loop():
             self.report(run.start, (report,), False)
         else:
-            self._loop.call_soon_threadsafe(self.report, run.start, (report,), False)
+            self.loop.call_soon_threadsafe(self.report, run.start, (report,), False)
 
     def _in_loop(self) -> bool:
-        return asyncio._get_running_loop() is self._loop
+        return asyncio._get_running_loop() is self.loop
 
     def _note_end(self, run: "LocalRun", reports: tuple[Report, ...]) -> None:
         if run not in self.running:
             return
         self.running.discard(run)
         self._keeper.discard(run)
-        if not self.running:
+        if not self.running and (self._drivers is None or not self._drivers.active):
             self._empty.set()
         self.report(run.start, reports, True)
+        self.drive()
 
     def _fence(self, why: str) -> None:
         log.error("process ends at once", why=why)
@@ -172,13 +222,13 @@ class LocalRun:
         dispatch = Dispatch(PROTOCOL, start.entry.name, start.partition.number, runtime.instance, (start.task,))
         self.claim = Claim(dispatch, -1, -1, "", 0)
         handler = runtime.handler(start.task.type)
-        self._execution = Execution(self, start.task, handler, start.state, runtime.executor_of(handler))
+        self.execution = Execution(self, start.task, handler, start.state, runtime.executor_of(handler))
 
     def begin(self) -> None:
-        self._execution.executor.submit(self._execution)
+        self.execution.executor.submit(self.execution)
 
     def time_left_s(self, default_s: float) -> float:
-        execution = self._execution
+        execution = self.execution
         if execution.timeout_s is None or execution.started is None:
             return default_s
         ran_s = (mono_ns() - execution.started.mono_ns) / _NS
@@ -188,7 +238,7 @@ class LocalRun:
 
     def ended(self, execution: Execution, outcome: Outcome, at: Moment) -> None:
         if self.lease.is_out(mono_ns()):
-            self.runtime._fence("membership was last proven a lease ago, and a handler has ended only now")
+            self.runtime.fence_late()
             return
         reports = (*execution.unsent_progress(), report_of(execution.wire, outcome, execution.started, at))
         execution.log_failure(outcome)
@@ -212,10 +262,10 @@ class LocalRun:
         """The scheduler's transactions do."""
 
     def request_stop(self, why: Stop) -> None:
-        self._execution.request_stop(why)
+        self.execution.request_stop(why)
 
     def check_time(self, now_ns: int) -> None:
-        self._execution.check_time(now_ns)
+        self.execution.check_time(now_ns)
 
 
 class LoopHere:

@@ -21,6 +21,7 @@ from streams.breakers import Breakers, BreakerSettings, BreakerState, Place
 from streams.catalogue import TYPES_MAX, WAIT_S
 from streams.clock import Now
 from streams.distribution import Distribution
+from streams.express import Express, Item
 from streams.flow import Asking, Flow
 from streams.group import (
     Accepted,
@@ -78,6 +79,7 @@ from streams.protocol import (
     Event,
     FailurePolicy,
     Member,
+    Moment,
     Outcome,
     Reason,
     Refusal,
@@ -174,6 +176,9 @@ class Engine:
         self._out: list[Output] = []
         self._dirty: dict[tuple[int, bytes], Entry] = {}
         self._now = Now(0, 0)
+        # Limits and breakers count in the machine: with them, nothing takes the express lane.
+        counted = breakers.rate or flow.group_max or flow.partition_max
+        self.express = None if here is None or counted else Express(self, here)
 
     # -- ownership
 
@@ -229,6 +234,8 @@ class Engine:
         partition = self.partitions.pop(number, None)
         if partition is None:
             return
+        if self.express is not None:
+            self.express.drop_partition(partition)
         for entry in partition.entries.values():
             self._hold(entry)
         self.ready.drop_partition(number)
@@ -261,6 +268,23 @@ class Engine:
         `ends`: up to where each input partition has been read, where that is known to be its end.  Raises
         `RecordFailed`; memory is not to be trusted then.
         """
+        self.take_in(records, ends, now)
+        if self.express is not None:
+            self.express.settle_old(now)
+            self._now = now
+        self._fire_timers()
+        self._expire()
+        if self._sweeping:
+            self._sweep()
+        if self._asking:
+            self._ask_back()
+        self._forget()
+        self._end_quiet()
+        self._dispatch()
+        return self.cut()
+
+    def take_in(self, records: Iterable[Input], ends: dict[tuple[str, int], int], now: Now) -> None:
+        """The first part of a step.  What follows from it comes with the next step, or begins here at once."""
         self._now = now
         for record in records:
             partition = self.partitions.get(record.partition)
@@ -274,25 +298,19 @@ class Engine:
                 raise RecordFailed(record) from error
         self._take_held()
         self._note_ends(ends)
-        self._fire_timers()
-        self._expire()
-        if self._sweeping:
-            self._sweep()
-        if self._asking:
-            self._ask_back()
-        self._forget()
-        self._end_quiet()
-        self._dispatch()
-        return self.cut()
 
     def cut(self) -> list[Output]:
         """All that has happened since the last cut, as the records of one transaction."""
+        if self.express is not None:
+            self.express.cut()
         self._write_rows()
         outputs, self._out = self._out, []
         return outputs
 
     def _stop_before(self, partition: Partition, record: Input, error: protocol.VersionError) -> None:
         """Nothing of it was taken in.  The shell lets go of the partition once this step is committed."""
+        if self.express is not None:
+            self.express.settle_partition(partition)
         partition.next_offsets[record.topic] = partition.read_up_to[record.topic] = record.offset
         self.stopped[partition.number] = f"{record.topic}-{record.partition} holds at offset {record.offset} {error}"
 
@@ -312,6 +330,9 @@ class Engine:
         elif record.topic == "completions":
             self._take_completion(partition, record)
         else:
+            if self.express is not None:
+                self.express.flush()
+                self.express.settle_partition(partition)
             commands.take(self, partition, record)
 
     def _must_wait(self, partition: Partition, record: Input) -> bool:
@@ -376,6 +397,15 @@ class Engine:
                 self._reject(partition, record, key, headers, origin, Reason.WRONG_PARTITION, detail)
                 return
             partition.origins[origin_partition] = origin_offset + 1
+        if (
+            self.express is not None
+            and not forwarded
+            and key
+            and self.express.takes(partition, task, record, self._now)
+        ):
+            self.counts["accepted", self._label(task.type)] += 1
+            self.express.add(partition, task, record, self._now)
+            return
         value = record.value or b""
         row = rows.TaskRow(rows.ROW_FORMAT, *origin, key, value, headers, self._now.wall_ms)
         if task.idempotency_key is not None and self._is_duplicate(partition, task, origin):
@@ -410,6 +440,8 @@ class Engine:
         return True
 
     def _accept(self, partition: Partition, task: AcceptedTask, row: rows.TaskRow) -> None:
+        if self.express is not None:
+            self.express.flush()  # sequences rise in the order of the history
         entry = partition.entries.get(task.key)
         if entry is None:
             entry = partition.entries[task.key] = Entry(task.key)
@@ -421,14 +453,22 @@ class Engine:
             if old is not None:
                 self._put("changelog", partition.number, old, None)
             self._put("changelog", partition.number, rows.seen_key(sequence, task.key), rows.encode(seen))
-        partition.tasks += 1
         self.counts["accepted", self._label(task.type)] += 1
+        self._take_on(partition, entry, sequence, (task, row), value)
+
+    def _take_on(
+        self, partition: Partition, entry: Entry, sequence: int, accepted: tuple[AcceptedTask, rows.TaskRow],
+        value: bytes, *, told: bool = False,
+    ) -> None:  # fmt: skip
+        """Its row (`value`) is written; the machine hears of it.  `told`: it has its event as well."""
+        task, row = accepted
+        partition.tasks += 1
         if entry.group.head is None and entry.group.sweep is None:
             entry.task, entry.row, entry.accepted_ms = task, value, row.accepted_ms
         else:
             entry.park(sequence, value)
         event = Accepted(sequence, task.not_before_ms, task.max_attempts, task.on_failure)
-        self._feed(partition, entry, event, accepted=(task, row))
+        self._feed(partition, entry, event, accepted=accepted, told=told)
 
     def _label(self, task_type: str) -> str:
         """A type as a metric's label: publishers invent types, so only so many are told apart."""
@@ -693,17 +733,22 @@ class Engine:
             assert head is not None and task is not None
             token = partition.next_number()
             self.breakers.sent(task.type, Place(partition.number, token))
-            self._feed(partition, entry, Granted(token, LOCAL))
-            started = Report(
-                protocol.ReportKind.STARTED, head.sequence, token, started=here.moment(),
-                policy=here.policies.get(task.type),
-            )  # fmt: skip
-            self._feed(
-                partition, entry, Reported(started, here.claim_id, self.instance),
-                completion=self._completion(entry, started),
-            )  # fmt: skip
+            self._start_head(partition, entry, token, here.moment())
             careful = head.sequence <= partition.careful_below
             self._starts.append(Start(partition, entry, _dispatched(entry), _state(partition, entry), careful))
+
+    def _start_head(self, partition: Partition, entry: Entry, token: int, began: Moment) -> None:
+        """To the machine: granted, claimed and started at once."""
+        here, head, task = self.here, entry.group.head, entry.task
+        assert here is not None and head is not None and task is not None
+        self._feed(partition, entry, Granted(token, LOCAL))
+        started = Report(
+            protocol.ReportKind.STARTED, head.sequence, token, started=began, policy=here.policies.get(task.type)
+        )  # fmt: skip
+        self._feed(
+            partition, entry, Reported(started, here.claim_id, self.instance),
+            completion=self._completion(entry, started),
+        )  # fmt: skip
 
     def take_starts(self) -> list[Start]:
         """What is to begin here; the careful ones once the transaction of the latest cut is committed."""
@@ -814,6 +859,7 @@ class Engine:
     def _feed(
         self, partition: Partition, entry: Entry, event: machine.Event,
         accepted: tuple[AcceptedTask, rows.TaskRow] | None = None, completion: Completion | None = None,
+        *, told: bool = False,
     ) -> Ignored | None:  # fmt: skip
         """Let the machine decide and carry out what it says.  Why nothing changed, if so."""
         policy = self._policy_of(entry) if self._group_policies else self.policy
@@ -828,7 +874,8 @@ class Engine:
                 entry.since_ms = self._now.wall_ms
         entry.group = group
         for effect in effects:
-            self._carry_out(partition, entry, effect, accepted, completion)
+            if not (told and isinstance(effect, Emit)):
+                self._carry_out(partition, entry, effect, accepted, completion)
         return None
 
     def _policy_of(self, entry: Entry) -> Policy:
@@ -1024,6 +1071,60 @@ class Engine:
         partition.memory.bury(place, letter)
         self._put("changelog", partition.number, rows.dead_key(*place), rows.encode(letter))
 
+    # -- for `streams.express`
+
+    def entry(self, partition: Partition, key: bytes) -> Entry:
+        entry = partition.entries.get(key)
+        if entry is None:
+            entry = partition.entries[key] = Entry(key)
+        return entry
+
+    def settle(self, partition: Partition, entry: Entry, item: Item) -> None:
+        """Feed the machine what it has missed, as of then: the task was accepted, and perhaps it was started."""
+        here, now = self.here, self._now
+        assert here is not None
+        self._now = item.accepted
+        row = item.row()
+        value = rows.encode(row)
+        if not item.rowed:
+            self._put("changelog", partition.number, rows.task_key(item.sequence, entry.key), value)
+        self._take_on(partition, entry, item.sequence, (item.task, row), value, told=item.rowed)
+        if item.token:
+            self._now = Now(item.started.wall_ms, item.started.mono_ns // 1_000_000)
+            self.ready.discard(partition.number, entry.key)
+            self._start_head(partition, entry, item.token, item.started)
+        self._now = now
+
+    def settle_lines(self, partitions: Iterable[Partition]) -> None:
+        """Nothing of these is in the express lane any more."""
+        if self.express is not None:
+            for partition in partitions:
+                self.express.settle_partition(partition)
+
+    def lane_ended(self, now: Now) -> None:
+        """A slot that served the express lane is free: heads that wait come first."""
+        here = self.here
+        assert here is not None
+        here.free += 1
+        if self.ready:
+            self._now = now
+            self._start_here()
+
+    def heads_wait(self) -> bool:
+        """Whether heads in the ready set wait for a slot here."""
+        here = self.here
+        assert here is not None
+        return here.free <= 0 and len(self.ready) > 0 and any(map(here.handles, self.ready.types()))
+
+    def put(self, topic: TopicName, partition: int, key: bytes, value: bytes | None) -> None:
+        self._put(topic, partition, key, value)
+
+    def time_run(self, task_type: str, accepted_ms: int, started: Moment, ended: Moment) -> None:
+        """A task has ended that began at its first attempt."""
+        self._add_time(self.waits, task_type, (started.wall_ms - accepted_ms) / 1000)
+        self._add_time(self.durations, task_type, (ended.wall_ms - accepted_ms) / 1000)
+        self._note_run_ms(task_type, (ended.mono_ns - started.mono_ns) / 1e6)
+
     # -- for `streams.commands`
 
     @property
@@ -1114,7 +1215,9 @@ class Engine:
     def _note_run(self, task_type: str, report: Report) -> None:
         if report.started is None or report.ended is None:
             return
-        run_ms = (report.ended.mono_ns - report.started.mono_ns) / 1e6
+        self._note_run_ms(task_type, (report.ended.mono_ns - report.started.mono_ns) / 1e6)
+
+    def _note_run_ms(self, task_type: str, run_ms: float) -> None:
         before = self.run_ms.get(task_type)
         if before is not None or len(self.run_ms) < TYPES_MAX:
             self.run_ms[task_type] = run_ms if before is None else before * 0.9 + run_ms * 0.1
@@ -1128,12 +1231,17 @@ class Engine:
             if effect.state is TaskState.SUCCEEDED and effect.report is not None:
                 self._note_run(task_type, effect.report)
         if times is not None:
-            label = self._label(task_type)
-            if label not in times:
-                times[label] = Distribution(WAIT_S)
-            times[label].add((self._now.wall_ms - entry.accepted_ms) / 1000)
+            self._add_time(times, task_type, (self._now.wall_ms - entry.accepted_ms) / 1000)
+
+    def _add_time(self, times: dict[str, Distribution], task_type: str, time_s: float) -> None:
+        label = self._label(task_type)
+        if label not in times:
+            times[label] = Distribution(WAIT_S)
+        times[label].add(time_s)
 
     def _publish(self, partition: Partition, key: bytes | None, event: Event) -> None:
+        if self.express is not None and self.express.done:
+            self.express.flush()  # it happened before
         totals.add(partition.totals, event)
         self._put("task-events", partition.number, key, protocol.encode(event))
 

@@ -1,5 +1,8 @@
 """Building `task-events`: what the world sees of a decision.  Pure."""
 
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
 from streams import limits
 from streams.clock import Now
 from streams.group import Announce, By, Emit, Head, Ignored
@@ -10,6 +13,7 @@ from streams.protocol import (
     Completion,
     Event,
     EventKind,
+    Events,
     MaybeRaw,
     Moment,
     Outcome,
@@ -19,8 +23,12 @@ from streams.protocol import (
     ReportKind,
     TaskState,
     cut,
+    encode,
     utc,
 )
+
+if TYPE_CHECKING:
+    from streams.express import Item
 
 TOLD_ANEW = frozenset({Reason.REDRIVEN_HEAD, Reason.REDRIVEN_TAIL, Reason.EDITED})
 NO_TIME = Moment(0, 0, "")
@@ -63,6 +71,89 @@ def state_changed(
         result=report.result if report else None,
         result_cut=report.result_cut if report else False,
     )
+
+
+class Worker:
+    """A process that runs handlers, as its events name it: the same bytes in each of them."""
+
+    def __init__(self, name: str, boot_id: str) -> None:
+        self.name, self.boot_id = name, boot_id
+        self.name_json, self.boot_json = encode(name), encode(boot_id)
+
+
+def run_through(task: AcceptedTask, item: "Item", worker: Worker) -> bytes:
+    """One record with all events of a task that was parked (unless that is told), dispatched, ran and succeeded.
+
+    The bytes are those of `run_through_plainly`, at a fifth of the cost: they are most of what a local task costs.
+    """
+    if task.labels or task.priority is not None or item.result_cut:
+        return run_through_plainly(task, item, worker)
+    begun, ended = item.started, item.ended
+    names = b',"group":%b,"task_id":%b,"type":%b,"state":' % (
+        _text(task.group), encode(task.task_id), _text(task.type)
+    )  # fmt: skip
+    token = b',"fencing_token":%d,"sequence":%d' % (item.token, item.sequence)
+    begun_at, ended_at, clock = _at(begun.wall_ms), _at(ended.wall_ms), _text(begun.clock_id)
+    return b"".join((
+        _EVENTS if item.rowed else _EVENTS + b'{"v":%d,"kind":"task","at":%b%b"parked","attempt":1,"sequence":%d,'
+        b'"origin_partition":%d,"origin_offset":%d,"payload":%b},' % (
+            PROTOCOL, _at(item.accepted.wall_ms), names, item.sequence, *item.origin, bytes(task.payload)
+        ),
+        b'{"v":%d,"kind":"task","at":%b%b"dispatched","attempt":1%b},' % (PROTOCOL, begun_at, names, token),
+        b'{"v":%d,"kind":"task","at":%b%b"running","attempt":1%b,"worker":%b,"started_at":%b,"started_mono_ns":%d,'
+        b'"clock_id":%b,"boot_id":%b},' % (
+            PROTOCOL, begun_at, names, token, worker.name_json, begun_at, begun.mono_ns, clock, worker.boot_json
+        ),
+        b'{"v":%d,"kind":"task","at":%b%b"succeeded","attempt":1%b,"worker":%b,"started_at":%b,"ended_at":%b,'
+        b'"started_mono_ns":%d,"ended_mono_ns":%d,"clock_id":%b,"boot_id":%b' % (
+            PROTOCOL, ended_at, names, token, worker.name_json, begun_at, ended_at, begun.mono_ns, ended.mono_ns,
+            clock, worker.boot_json
+        ),
+        b"}]}" if item.result is None else b',"result":%b}]}' % bytes(item.result),
+    ))  # fmt: skip
+
+
+def run_through_plainly(task: AcceptedTask, item: "Item", worker: Worker) -> bytes:
+    """The same for any task, event by event."""
+    ran = Report(
+        ReportKind.SUCCEEDED, item.sequence, item.token, started=item.started, ended=item.ended, result=item.result,
+        result_cut=item.result_cut,
+    )  # fmt: skip
+    began = Report(ReportKind.STARTED, item.sequence, item.token, started=item.started)
+    begun, ended = (Now(moment.wall_ms, 0) for moment in (item.started, item.ended))
+    emits = (
+        (Emit(TaskState.PARKED, item.sequence, 1), item.accepted, None, item.origin),
+        (Emit(TaskState.DISPATCHED, item.sequence, 1, item.token), begun, None, None),
+        (
+            Emit(TaskState.RUNNING, item.sequence, 1, item.token, report=began, worker=worker.name),
+            begun, worker.boot_id, None,
+        ),
+        (
+            Emit(TaskState.SUCCEEDED, item.sequence, 1, item.token, report=ran, worker=worker.name),
+            ended, worker.boot_id, None,
+        ),
+    )  # fmt: skip
+    events = tuple(
+        state_changed(task.group, task, emit, now, boot_id, origin)
+        for emit, now, boot_id, origin in emits[1 if item.rowed else 0 :]
+    )
+    return encode(Events(PROTOCOL, events))
+
+
+_EVENTS: Final = b'{"v":%d,"events":[' % PROTOCOL
+_CACHED_CHARS_MAX: Final = 128
+
+
+def _text(text: str) -> bytes:
+    return _cached_text(text) if len(text) <= _CACHED_CHARS_MAX else encode(text)
+
+
+_cached_text = lru_cache(maxsize=1 << 14)(encode)
+
+
+@lru_cache(maxsize=1 << 12)
+def _at(wall_ms: int) -> bytes:
+    return encode(utc(wall_ms))
 
 
 def rejected(key: bytes | None, origin: tuple[int, int], reason: Reason, detail: str, now: Now) -> Event:

@@ -12,13 +12,19 @@ Nothing durable need precede a local execution, so three things take the place o
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from streams.placement import Here, Start
 from streams.protocol import Report
 
+if TYPE_CHECKING:
+    from streams.engine import Engine
+
 # (execution, what it says, whether it has ended); called in the event loop.
 Reported = Callable[[Start, tuple[Report, ...], bool], None]
+
+# A task of the express lane has ended, and whether its slot is free; called in the event loop.
+LaneMoved = Callable[[bool], None]
 
 
 class Runner(Protocol):
@@ -27,8 +33,14 @@ class Runner(Protocol):
     def placement(self, boot_id: str) -> Here:
         """What runs here."""
 
-    def attach(self, report: Reported) -> None:
-        """Where outcomes go.  Called once, in the running loop."""
+    def attach(self, report: Reported, engine: "Engine", lane_moved: LaneMoved) -> None:
+        """Where outcomes go, and whose express lane is served.  Called once, in the running loop."""
+
+    def drive(self) -> None:
+        """Look after the engine's express lane: tasks wait in it, or have left it while they run."""
+
+    async def room(self) -> None:
+        """Wait until few tasks are in the express lane, for a moment at most: one group must not hold up others."""
 
     def begin(self, start: Start) -> None:
         """Run it.  Exactly one call of `report` says that it has ended, unless the process ends."""

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from streams import limits, rows
 from streams.group import IDLE, Group
@@ -10,6 +10,9 @@ from streams.intake import AcceptedTask, Refused, read_task
 from streams.memory import Memory, load_memory
 from streams.rows import PartitionRow, TaskRow
 from streams.totals import Totals
+
+if TYPE_CHECKING:
+    from streams.express import Line
 
 INPUTS: Final = ("tasks", "completions", "commands")
 _SEQUENCE_BYTES: Final = 8
@@ -95,6 +98,7 @@ class Partition:
         self.totals: Totals = row.totals if row else {}
         self.entries: dict[bytes, Entry] = {}  # groups with tasks, or on hold
         self.states: dict[bytes, bytes] = {}  # group state, JSON; an idle group is nothing but that
+        self.lines: dict[bytes, Line] = {}  # groups whose tasks are in the express lane
         self.read_up_to = dict(self.next_offsets)  # also past what carries no record, such as transaction markers
         self.changed = False
         self.memory = Memory()

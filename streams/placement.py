@@ -34,17 +34,17 @@ class Workers(Protocol):
 
 class Here:
     """The slots of this process.  `first`: types that run here; `only`: those of them that run nowhere else;
-    `spare`: types that run here while no worker handles them.
+    `spare`: types that run here while no worker handles them; `express`: types whose tasks may take the express lane.
     """
 
     def __init__(
         self, boot_id: str, slots: int, policies: Mapping[str, HandlerPolicy], moment: Callable[[], Moment], *,
-        first: frozenset[str], only: frozenset[str], spare: frozenset[str],
+        first: frozenset[str], only: frozenset[str], spare: frozenset[str], express: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         self.claim_id = CLAIM_PREFIX + boot_id
         self.slots = self.free = slots
         self.policies, self.moment = policies, moment
-        self.first, self.only, self.spare = first, only, spare
+        self.first, self.only, self.spare, self.express = first, only, spare, express & first
         self.open = False  # whether anything may begin: membership is proven, nothing is being let go
         self.workers: Workers | None = None
         self.allowed: dict[str, int] = {}  # types whose breaker lets only so many begin

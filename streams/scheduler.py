@@ -131,7 +131,7 @@ class Scheduler:
         self._announce()
         self._announcer.start()
         if self._local is not None:
-            self._local.attach(self._reported_here)
+            self._local.attach(self._reported_here, self.engine, self._lane_moved)
             self._in_background(self._step_for_local())
         app = new_app(self)
         log.info("started", http=self._http_address, boot_id=self.boot_id)
@@ -221,7 +221,8 @@ class Scheduler:
             async with self._step:
                 for partition in loaded.values():
                     self.engine.adopt(partition, now(), frozenset(self._dead))
-                stamps = [s for p in loaded for s in self.engine.stamp(p, released=False)]
+                # With what adopting them led to: the stamp counts it already.
+                stamps = [*self.engine.cut(), *(s for p in loaded for s in self.engine.stamp(p, released=False))]
                 await self._commit(stamps, self._positions(loaded), self._group)
         except LoadingInterrupted:
             log.info("loading interrupted by a rebalance")
@@ -263,6 +264,7 @@ class Scheduler:
         owned = [self.engine.partitions[n] for n in numbers if n in self.engine.partitions]
         if not owned:
             return
+        self.engine.settle_lines(owned)
         stamps = [*self.engine.cut(), *(s for p in owned for s in self.engine.stamp(p.number, released=True))]
         for partition in owned:
             self.engine.drop(partition.number)
@@ -309,11 +311,19 @@ class Scheduler:
     # -- steps
 
     async def handle(self, batch: Batch) -> None:
-        """One batch, one step, one transaction."""
+        """One batch, one step, one transaction.
+
+        Where handlers run here, a batch is taken in while the transaction before commits, and the next one holds what
+        has come of it by then.
+        """
         try:
-            async with self._step:
-                if not batch.is_stale and self._trusted:
-                    await self._take_step(batch.records, batch.ends, batch.group)
+            if self._local is None:
+                async with self._step:
+                    if not batch.is_stale and self._trusted:
+                        await self._take_step(batch.records, batch.ends, batch.group)
+            elif not batch.is_stale and self._trusted and self.loading is None:
+                self._take_in(self._local, batch)
+                await self._local.room()
         except Exception as error:  # Faust would start the agent again, on half a truth
             self.fail(error)
         batch.release()
@@ -321,12 +331,7 @@ class Scheduler:
     async def _take_step(
         self, records: list[ck.Message], read_to_end: dict[TP, int], group: GroupMetadata = None
     ) -> None:
-        self._group = group or self._group
-        self._unread -= read_to_end.keys()
-        self._ended_at |= read_to_end
-        if records:
-            last = records[-1]
-            self._read_ms[self._names[last.topic() or ""]] = last.timestamp()[1]
+        self._note_read(records, read_to_end, group)
         moment = now()
         self._take_answers(moment)
         self.engine.members = list(self._members.alive().values())
@@ -334,12 +339,10 @@ class Scheduler:
         try:
             self._open_local()
             outputs = self.engine.step(self._inputs(records), self._ends(read_to_end), moment)
-            if self._repeated() > repeated:
-                # Reading began at the watermarks: what lies below is another log, or one that lost its end.  Loading
-                # afresh finds out which, and stops with a sentence.
-                log.warning("an input topic went back")
-                self._distrust()
+            if self._went_back(repeated):
                 return
+            if self._local is not None:
+                self._local.drive()
             careful = self._begin_here()
             self._cancel_here()
             if outputs:
@@ -361,6 +364,40 @@ class Scheduler:
             self._warn()
             self._note_stuck(moment)
             self._hold_intake()
+
+    def _take_in(self, local: Runner, batch: Batch) -> None:
+        """The first part of a step: what can begin here begins, all else waits for the step that follows at once."""
+        self._note_read(batch.records, batch.ends, batch.group)
+        repeated = self._repeated()
+        try:
+            self._open_local()
+            self.engine.take_in(self._inputs(batch.records), self._ends(batch.ends), now())
+        except RecordFailed as error:
+            self._note_suspect(error)
+            self._distrust()
+            return
+        if not self._went_back(repeated):
+            local.drive()
+            self._local_news.set()
+
+    def _note_read(self, records: list[ck.Message], read_to_end: dict[TP, int], group: GroupMetadata) -> None:
+        self._group = group or self._group
+        self._unread -= read_to_end.keys()
+        self._ended_at |= read_to_end
+        if records:
+            last = records[-1]
+            self._read_ms[self._names[last.topic() or ""]] = last.timestamp()[1]
+
+    def _went_back(self, repeated: int) -> bool:
+        """Reading began at the watermarks: what lies below is another log, or one that lost its end.
+
+        Loading afresh finds out which, and stops with a sentence.
+        """
+        if self._repeated() <= repeated:
+            return False
+        log.warning("an input topic went back")
+        self._distrust()
+        return True
 
     def _repeated(self) -> int:
         """Records so far that had been taken in before."""
@@ -477,6 +514,17 @@ class Scheduler:
         except Exception:
             log.exception("outcome not taken in", group=start.entry.name)
             self._distrust()
+
+    def _lane_moved(self, slot_is_free: bool) -> None:
+        """A task of the express lane has ended; with its slot, a head may begin."""
+        self._local_news.set()
+        if slot_is_free:
+            try:
+                self.engine.lane_ended(now())
+                self._begin_more()
+            except Exception:
+                log.exception("heads not started")
+                self._distrust()
 
     def _begin_more(self) -> None:
         """Heads that took the place of one that left; careful ones wait for the next step."""

@@ -9,6 +9,7 @@ from streams.protocol import Event, EventKind, Reason, TaskState
 # what is counted -> label -> how often
 Totals = dict[str, dict[str, int]]
 STATES, BURIED, REFUSED, LOST = "states", "buried", "refused", "lost"
+_RUN_THROUGH = (TaskState.PARKED, TaskState.DISPATCHED, TaskState.RUNNING, TaskState.SUCCEEDED)
 _BURIED = frozenset({TaskState.DEAD_LETTERED, TaskState.REJECTED})
 
 
@@ -22,6 +23,13 @@ def add(totals: Totals, event: Event) -> None:
             _count(totals, LOST, "")
     elif event.kind is EventKind.STALE_REPORT:
         _count(totals, REFUSED, event.reason or "")
+
+
+def add_run_through(totals: Totals, *, parked: bool) -> None:
+    """Count the events of a task that was dispatched, ran and succeeded, and was parked before if it says so."""
+    counts = totals.setdefault(STATES, {})
+    for state in _RUN_THROUGH if parked else _RUN_THROUGH[1:]:
+        counts[state] = counts.get(state, 0) + 1
 
 
 def _count(totals: Totals, what: str, label: str) -> None:

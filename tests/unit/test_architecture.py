@@ -16,8 +16,8 @@ PURE = {
     f"streams.{name}"
     for name in (
         "breakers", "catalogue", "cloudevents", "commands", "depth", "distribution", "edits", "engine", "errors",
-        "flow", "group", "history", "intake", "limits", "local", "memory", "murmur2", "partition", "placement",
-        "protocol", "ready", "reasons", "retry", "rfc3339", "rows", "topic_plan", "totals", "watch",
+        "express", "flow", "group", "history", "intake", "limits", "local", "memory", "murmur2", "partition",
+        "placement", "protocol", "ready", "reasons", "retry", "rfc3339", "rows", "topic_plan", "totals", "watch",
     )
 }  # fmt: skip
 NEVER_IN_PURE = {
