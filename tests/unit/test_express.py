@@ -53,7 +53,7 @@ class Scene:
             instance="run", boot_id=boot_id, owner="o", partitions=1, lease_s=limits.LEASE_S,
             task_bytes_max=limits.TASK_BYTES_MAX, policy=POLICY, here=here,
         )  # fmt: skip
-        partition = load(0, self.table) if self.table else Partition(0)
+        partition = load(0, dict(self.table)) if self.table else Partition(0)
         partition.tasks_end = len(self.inputs["tasks"])
         self.engine.adopt(partition, self.now, frozenset({f"boot{self.boots - 1}"}))
         self.positions = dict(self.committed)
