@@ -1,5 +1,6 @@
 """Commands that read the log: dead-letters, verify; and demo, version."""
 
+import sys
 from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator
@@ -107,14 +108,20 @@ def demo(
     rows: Annotated[int | None, typer.Option(help="the first so many flights; all 336,776 if not given", min=1)] = None,
     data_dir: Annotated[Path, typer.Option(help="folder for the broker's data and the logs")] = Path(".pstp/demo"),
     seed: Annotated[int, typer.Option(help="which worker and scheduler are killed, and when")] = 1,
+    wait: Annotated[
+        bool | None,
+        typer.Option("--wait/--no-wait", help="keep the web UI open at the end; in a terminal unless told not"),
+    ] = None,
 ) -> None:
     """Run the whole system on the embedded broker with real data, kill two processes, and check the result.
+
+    The web UI shows the run, and stays open on it until Ctrl-C.
 
     Example: `pstp demo --rows 5000`
     """
     from pstp.demo.run import main as run_demo
 
-    raise typer.Exit(run_demo(rows=rows, data_dir=data_dir, seed=seed))
+    raise typer.Exit(run_demo(rows, data_dir, seed, sys.stdin.isatty() if wait is None else wait))
 
 
 def version(as_json: AsJson = False) -> None:

@@ -30,6 +30,7 @@ class Children:
         self._settings = settings
         self.folder = folder
         self._commands: dict[str, tuple[str, ...]] = {}
+        self._nice: dict[str, int] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "Children":
@@ -37,15 +38,21 @@ class Children:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self.stop()
+            self.stop("worker", "scheduler", "web")
         except ChildFailedError:
             if kind is None:  # else there is a better reason already
                 raise
 
-    def start(self, instance: str, *command: str) -> int:
-        """`pstp COMMAND` under this instance name; returns its process id."""
+    def start(self, instance: str, *command: str, nice: int = 0) -> int:
+        """`pstp COMMAND` under this instance name; returns its process id.  `nice`: how far behind the others."""
         self._commands[instance] = command
+        self._nice[instance] = nice
         return self._spawn(instance)
+
+    def log(self, instance: str) -> str:
+        """What it has written so far."""
+        path = self._log(instance)
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def kill(self, instance: str) -> int:
         """kill -9; returns the id of the process that was.  It has ended when this returns."""
@@ -63,12 +70,13 @@ class Children:
             if (code := child.poll()) is not None:
                 raise ChildFailedError(f"{instance} ended with code {code}; {self._log_end(instance)}")
 
-    def stop(self) -> None:
-        """SIGTERM to all, workers first so that their last words are heard, and SIGKILL to what stays.
+    def stop(self, *roles: str) -> None:
+        """SIGTERM to all of these roles, in this order, and SIGKILL to what stays: workers go before schedulers, so
+        that their last words are heard.
 
         Raises `ChildFailedError` if one does not end well; all have ended nevertheless.
         """
-        failures = [*self._stop("worker"), *self._stop("scheduler")]
+        failures = [failure for role in roles for failure in self._stop(role)]
         if failures:
             raise ChildFailedError(failures[0])
 
@@ -100,7 +108,7 @@ class Children:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in this terminal is ours; we stop them in order
-                preexec_fn=_die_with_parent(),
+                preexec_fn=_in_child(self._nice[instance]),
             )
         self._running[instance] = child
         return child.pid
@@ -121,9 +129,14 @@ class Children:
         return f"the end of its log ({path}) says:\n" + "\n".join(lines)
 
 
-def _die_with_parent() -> Callable[[], object] | None:
+def _in_child(nice: int) -> Callable[[], object]:
     """Where the system can do that, no child outlives a demo that was killed."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, so that the child only calls it
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Looked up before the fork, so that the child only calls it.
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def run() -> None:
+        os.nice(nice)
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return run

@@ -1,8 +1,10 @@
 """`pstp demo`: the whole system, real data, two kills, and the proof that nothing went wrong."""
 
 import signal
+import time
+import webbrowser
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -11,6 +13,7 @@ import msgspec
 from rich.console import Console
 
 from pstp.broker import BrokerError, EmbeddedBroker
+from pstp.demo import page
 from pstp.demo.checks import Check, Expected, check_dead_letters, check_logbooks, expect, show_busiest
 from pstp.demo.children import Children
 from pstp.demo.display import Display
@@ -27,12 +30,14 @@ FAILED: Final = 1
 INTERRUPTED: Final = 130
 
 
-def main(rows: int | None, data_dir: Path, seed: int) -> int:
-    """Run the demo; 0 if everything holds, 1 if not, 130 after Ctrl-C.  Raises `UserError`."""
+def main(rows: int | None, data_dir: Path, seed: int, wait: bool) -> int:
+    """Run the demo, and then, with `wait`, serve the web UI until Ctrl-C.
+
+    0 if everything holds, 1 if not, 130 after Ctrl-C.  Raises `UserError`."""
     console = Console()
     try:
         with _sigterm_as_interrupt(), demo_folder(data_dir) as folder:
-            return _run(console, rows, folder, seed)
+            return _run(console, rows, folder, seed, wait)
     except KeyboardInterrupt:
         console.print("stopped, with everything that the demo had started")
         return INTERRUPTED
@@ -40,7 +45,7 @@ def main(rows: int | None, data_dir: Path, seed: int) -> int:
         raise UserError(str(error)) from error
 
 
-def _run(console: Console, rows: int | None, folder: Path, seed: int) -> int:
+def _run(console: Console, rows: int | None, folder: Path, seed: int, wait: bool) -> int:
     with ExitStack() as stack:
         console.print(f"Starting Apache Kafka; data and logs are in {folder}", highlight=False, soft_wrap=True)
         broker = stack.enter_context(EmbeddedBroker(folder / "kafka"))
@@ -53,7 +58,10 @@ def _run(console: Console, rows: int | None, folder: Path, seed: int) -> int:
             highlight=False,
             soft_wrap=True,
         )
-        with Children(settings, folder / "logs") as children, Display(console) as display:
+        children = stack.enter_context(Children(settings, folder / "logs"))
+        if page.installed():
+            page.start(children)
+        with Display(console) as display:
             stage = Stage(settings, broker, children, display, expected.rows, seed)
             stage.play(rows)
         (folder / "kills.jsonl").write_bytes(b"".join(msgspec.json.encode(kill) + b"\n" for kill in stage.kills))
@@ -64,9 +72,25 @@ def _run(console: Console, rows: int | None, folder: Path, seed: int) -> int:
             check_logbooks(expected.logbooks, stage.states),
             check_dead_letters(settings, expected.keyless),
         ]
-    show(verdict, console)
-    show_busiest(console, stage.states)
-    return _conclude(console, checks, verdict, stage)
+        address = page.wait_caught_up(children) if page.installed() else ""
+        if address:
+            checks.append(page.same_numbers(address, verdict))
+        show(verdict, console)
+        show_busiest(console, stage.states)
+        code = _conclude(console, checks, verdict, stage)
+        if wait and address:
+            _keep_open(console, children, address)
+    return code
+
+
+def _keep_open(console: Console, children: Children, address: str) -> None:
+    """Until Ctrl-C, which is the end of a demo that went well."""
+    console.print(f"The run in your browser: [bold]{address}[/] (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    webbrowser.open(address)
+    with suppress(KeyboardInterrupt):
+        while True:
+            children.check()
+            time.sleep(1)
 
 
 def _settings(broker: EmbeddedBroker, folder: Path) -> Settings:

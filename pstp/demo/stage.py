@@ -81,7 +81,7 @@ class Stage:
                 time.sleep(TICK_S)
             self.elapsed_s = self._now_s()
             self._display.update(self._snapshot(publishing), final=True)
-            self._children.stop()
+            self._children.stop("worker", "scheduler")
             self._catch_up()
         finally:
             publishing.stop()

@@ -70,7 +70,9 @@ class _Server(uvicorn.Server):
         self._hub = hub
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
+        """A first signal is a wish, a second one an order.  uvicorn's own would raise it once more at the end."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
         self._hub.end()
 
 

@@ -40,12 +40,15 @@ def test_what_it_mounts_is_there() -> None:
 
 def test_its_processes_run_together_and_do_a_task(tmp_path: Path) -> None:
     with EmbeddedBroker(tmp_path / "kafka") as broker:
+        keys = tmp_path / "keys.json"
 
         def env(service: dict[str, Any]) -> dict[str, str]:
             """Of that service, with this broker and this machine in place of compose's."""
             kept = {name: value for name, value in os.environ.items() if not name.startswith("PSTP_")}
             here = {
                 "PSTP_BOOTSTRAP_SERVERS": broker.bootstrap, "PSTP_HTTP": "127.0.0.1:0", "PSTP_DATA_DIR": str(tmp_path),
+                "PSTP_WEB_ADDRESS": "127.0.0.1:0", "PSTP_WEB_KEYS": str(keys),
+                "PSTP_WEB_DATABASE": f"sqlite:///{tmp_path / 'web.sqlite'}",
             }  # fmt: skip
             return kept | service["environment"] | here
 
@@ -53,6 +56,8 @@ def test_its_processes_run_together_and_do_a_task(tmp_path: Path) -> None:
             return run_pstp(OURS[name]["command"], env(OURS[name]), 60)
 
         assert run("topics").returncode == 0
+        made = run_pstp(["web-key", "me", "--file", str(keys)], env(OURS["pstp"]), 60)
+        assert made.returncode == 0 and made.stdout.startswith("pstp_")
         running = [
             subprocess.Popen([sys.executable, "-m", "pstp", *service["command"]], cwd=DEPLOY.parent, env=env(service))
             for name, service in OURS.items()
@@ -60,7 +65,7 @@ def test_its_processes_run_together_and_do_a_task(tmp_path: Path) -> None:
         ]
         history = History(Settings(bootstrap_servers=broker.bootstrap))
         try:
-            until(lambda: len(list((tmp_path / "targets").glob("*.json"))) == len(running) == 4, 60)
+            until(lambda: len(list((tmp_path / "targets").glob("*.json"))) == len(running) - 1 == 4, 60)
             assert run("pstp").returncode == 0
             history.wait(lambda h: h.count(TaskState.SUCCEEDED) == 1, 60)
         finally:
@@ -68,4 +73,4 @@ def test_its_processes_run_together_and_do_a_task(tmp_path: Path) -> None:
             for process in running:
                 process.terminate()
             ended = [process.wait(30) for process in running]
-        assert ended == [0, 0, 0, 0]
+        assert ended == [0, 0, 0, 0, 0]

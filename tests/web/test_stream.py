@@ -61,7 +61,7 @@ def test_a_reader_that_comes_back_misses_nothing_and_hears_nothing_twice(served:
     for n in range(30):
         served.system.publish(f"s{n % 10}", payload=n)
     served.system.flush()
-    served.process.terminate()
+    assert served.process.terminate() == 0
     for n in range(30):  # while nobody serves
         served.system.publish(f"s{n % 10}", payload=n)
     served.system.flush()
