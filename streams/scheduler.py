@@ -82,7 +82,7 @@ class Scheduler:
         self.metrics = SchedulerMetrics(registry, self)
         self.transactor = Transactor(settings, owner, self.metrics.kafka.conf("transactions"))
         self.assignments = 0
-        self.store = Store(settings, lambda owner: self.transactor.fence(owner), self._note_loading)
+        self.store = Store(settings, owner, lambda owner: self.transactor.fence(owner), self._note_loading)
         self.loading: int | None = None  # rows read so far, while partitions are loaded
         self._lookups = Lookups(settings)
         self._threads = {name: ThreadPoolExecutor(1, name) for name in ("transaction", "loading", "lookups")}
@@ -571,7 +571,9 @@ class Scheduler:
 
     def _fence_the_silent(self) -> None:
         """A dead scheduler's open transaction holds up every dispatch partition that it wrote to, for all of us."""
-        for member in self._members.silent("scheduler").values():
+        silent = self._members.silent("scheduler")
+        self._fenced.intersection_update(member.boot_id for member in silent.values())  # it may fall silent again
+        for member in silent.values():
             if member.boot_id not in self._fenced and member.instance != self.instance:
                 self._fenced.add(member.boot_id)
                 tid = self.settings.transactional_id(member.instance)

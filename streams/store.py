@@ -43,8 +43,11 @@ class LogWentBack(RuntimeError):
 class Store:
     """Loads partitions, and keeps the cleanly released ones in case they come back.  Its methods block."""
 
-    def __init__(self, settings: Settings, fence: Callable[[str], None], on_progress: Callable[[int], None]) -> None:
-        self._settings, self._fence = settings, fence
+    def __init__(
+        self, settings: Settings, own: str, fence: Callable[[str], None], on_progress: Callable[[int], None]
+    ) -> None:
+        """`own`: our transactional id."""
+        self._settings, self._own, self._fence = settings, own, fence
         self._on_progress = on_progress
         self._changelog = settings.topic("changelog")
         self._kept: dict[int, tuple[Partition, int]] = {}
@@ -111,7 +114,8 @@ class Store:
         with _Reader(self._settings, self._changelog, starts, self.interrupted, self._on_progress) as reader:
             while True:
                 reader.read_to_end()
-                owners = self._owners_to_fence(reader.tables)
+                # Ourselves too: what a failed transaction of ours left open hides the end, whoever owned it meanwhile.
+                owners = self._owners_to_fence(reader.tables) | {self._own}
                 for owner in owners - fenced:
                     self._fence(owner)
                 fenced |= owners

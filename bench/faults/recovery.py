@@ -72,7 +72,7 @@ def write(settings: Settings, kind: str, count: int) -> None:
 
 
 def load(settings: Settings) -> dict[str, Any]:
-    store = Store(settings, lambda owner: None, lambda read: None)
+    store = Store(settings, "nobody", lambda owner: None, lambda read: None)
     store.input_ids = {t: verify_identity(settings).topic_ids[t] for t in ("tasks", "completions", "commands")}
     began_s, cpu_s = time.monotonic(), time.process_time()
     loaded = store.load(range(PARTITIONS))
