@@ -39,9 +39,13 @@ def drain(world: "World") -> None:
             words = f"tasks {left}, commands {world.truth.orders.unanswered()} have no end"
             raise Violation("G6", f"{words} {(bound_us - healed_us) // S} s after the last fault")
     settled_us = max(world.loop.now_us, healed_us) + PROGRESS_US
-    while _owned(world) != list(range(world.scenario.partitions)) and world.loop.now_us < settled_us:
-        world.loop.run(world.loop.now_us + LOOK_US)
-    world.loop.run(world.loop.now_us + QUIET_US)  # whatever is still on its way must change nothing
+    wanted = list(range(world.scenario.partitions))
+    while True:
+        while _owned(world) != wanted and world.loop.now_us < settled_us:
+            world.loop.run(world.loop.now_us + LOOK_US)
+        world.loop.run(world.loop.now_us + QUIET_US)  # whatever is still on its way must change nothing
+        if _owned(world) == wanted or world.loop.now_us >= settled_us:
+            return  # who was frozen until the last fault has had time to join again
 
 
 def wait(world: "World") -> None:

@@ -67,6 +67,7 @@ class Process:
         self.on_death: list[Callable[[], None]] = []
         self.on_unreachable: list[Callable[[], None]] = []
         self.waits: list[int] = []  # until when each of its waits was meant to last
+        self.is_looking = False  # after its leases, right now: what holds it up then holds up that it ends them
         self._deferred: list[Callable[[], None]] = []
 
     def held_up(self) -> list[tuple[int, int]]:
@@ -173,7 +174,8 @@ class Loop:
             self._wait(process, until_us)
         process.waits.pop()
         if self.now_us > until_us:
-            process.thawed_us = self.now_us
+            if process.is_looking:
+                process.thawed_us = self.now_us
             process.trouble.append((until_us, self.now_us))  # one of its threads was held up by what waits above it
         if not process.alive:
             raise Killed(process)

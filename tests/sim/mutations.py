@@ -19,6 +19,7 @@ class Mutation(NamedTuple):
 
 GROUP, ENGINE, WATCH, READY = "streams/group.py", "streams/engine.py", "streams/watch.py", "streams/ready.py"
 PARTITION, STORE, TRANSACTION = "streams/partition.py", "streams/store.py", "streams/transaction.py"
+MEMORY, FLOW = "streams/memory.py", "streams/flow.py"
 SCHEDULER, CLAIMS, CLAIMING = "streams/scheduler.py", "consumers/claims.py", "consumers/claiming.py"
 RUNS, LEASES, EXECUTION, WORKER = (
     "consumers/runs.py",
@@ -138,6 +139,40 @@ MUTATIONS = (
         Edit(GROUP, "    effects = (*before, MakeReady()) if", "    effects = (*before, MakeReady(), MakeReady()) if"),
         Edit(ENGINE, "        elif (partition.number, entry.key) not in self.ready:\n", "        else:\n"),
     )),
+    # -- operators, failure policies, limits
+    Mutation("withdrawn_unlooked", "what nobody seems to own is taken for withdrawn without a look at the claims", (
+        Edit(ENGINE, "                self.watch.look(out, token, entry.group.head.dispatch_partition)\n", "                self._asking.forget(out)\n                self._feed(self.partitions[out.partition], entry, Withdrawn(token))\n"),
+    )),
+    Mutation("cancelled_by_token", "a cancel hits a task of another group that has the same token", (
+        Edit(RUNS, "self.runs.get((group, token))", "next((run for name, run in self.runs.items() if name[1] == token), None)"),
+    )),
+    Mutation("pause_answered_at_once", "a pause is answered while a dispatch is on its way", (
+        Edit(GROUP, "    if group.head is not None and group.phase is Phase.DISPATCHED:\n        return _ask_back(group, group.head, event.by, *effects)\n", ""),
+    )),
+    Mutation("paused_goes_on", "a paused group goes on when its head is ready again", (
+        Edit(GROUP, "(held is None or (held.pause is None and held.sweep is None))", "(held is None or held.sweep is None)"),
+    )),
+    Mutation("stopped_too_soon", "a running task that is cancelled ends at once", (
+        Edit(GROUP, "    head = replace(head, stop=event.stop)\n    return replace(group, head=head), (*_cancel_run(head), Answer(event.stop.by, Outcome.ACCEPTED))\n", "    return _stopped(group, head, event.stop, None, head.worker)\n"),
+    )),
+    Mutation("redriven_behind", "a task redriven to the head goes behind all that is parked", (
+        Edit(ENGINE, "        if redriven.to_head:\n", "        if False:\n"),
+    )),
+    Mutation("cascade_hides_a_cancel", "the failure of a head makes the scheduler forget that its group was being cancelled", (
+        Edit(GROUP, "            if (before := group.sweep) is not None:", "            if False and (before := group.sweep) is not None:"),
+    )),
+    Mutation("keys_not_loaded", "a new owner knows no idempotency keys", (
+        Edit(MEMORY, "        memory.remember(sequence, group, row)\n", "        pass\n"),
+    )),
+    Mutation("commands_not_loaded", "a new owner knows no ids of commands", (
+        Edit(MEMORY, "        memory.commands[command_id] = memory.last_command = number\n", "        pass\n"),
+    )),
+    Mutation("one_too_many", "one task more than the limit may be parked", (
+        Edit(FLOW, "in_group >= self.group_max", "in_group > self.group_max"),
+    )),
+    Mutation("breaker_not_asked", "an open breaker lets everything through", (
+        Edit(ENGINE, "            self.capacity.bound(task_type, most)\n", "            pass\n"),
+    )),
     # -- group state
     Mutation("state_of_a_failure", "the state that a failed attempt has set is applied", (
         Edit(GROUP, "(Free(), emit, Wait(head.sequence, due_wall_ms, delay_ms))", "(Free(), emit, *((SetState(report),) if report.state_set else ()), Wait(head.sequence, due_wall_ms, delay_ms))"),
@@ -200,7 +235,7 @@ MUTATIONS = (
     Mutation("not_to_the_stable_end", "a new owner neither fences nor waits for open transactions", (
         Edit(STORE, "    return None if row.released else row.owner", "    return None"),
         Edit(STORE, "                before = self._committed(numbers)\n", "                return reader.tables\n"),
-        Edit(SCHEDULER, "        for member in self._members.silent(\"scheduler\").values():\n", "        for member in ():\n"),
+        Edit(SCHEDULER, "        for member in silent.values():\n", "        for member in ():\n"),
     )),
     Mutation("kept_memory_trusted", "memory of a released partition is used again though others have owned it", (
         Edit(STORE, "if p in self._kept and self._kept[p][1] == ends[p]}", "if p in self._kept}"),

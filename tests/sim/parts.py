@@ -230,12 +230,14 @@ class Keeper(LeaseKeeper):
 
     def _tick(self) -> None:
         self.looked_ns = now_ns = leases.mono_ns()
+        self._process.is_looking = True
         try:
             for held in sorted(self._held, key=lambda run: run.claim[1:4]):  # type: ignore[attr-defined]
                 self._look(held, now_ns)
             self.each_tick(now_ns)
         except Exception as error:
             raise Violation("errors", f"the lease keeper raised {error!r}") from error
+        self._process.is_looking = False
         self._ticking = bool(self._held)
         if self._ticking:
             self._tick_in(1.0 + STAGE.loop.chance.random() / 20)

@@ -179,10 +179,15 @@ class Truth:
         return home_partition(group.encode(), self._scenario.partitions)
 
     def _is_zombie(self, run: Run) -> bool:
-        """Frozen past its lease, or woken from that just now; its lease keeper has a moment to end it."""
+        """Frozen past its lease, or woken from that just now; its lease keeper has a moment to end it.
+
+        A process whose other threads are held up by what waits above them on the stack of the simulator is none: its
+        lease keeper goes on.  Only where that itself is held up, as no real one would be, it counts as frozen.
+        """
         if run.execution.run.lease.until_ns > self.loop.now_us * 1000 + run.process.mono_offset_ms * 1_000_000:
             return False
-        return run.process.frozen or bool(run.process.held_up()) or self._has_just_woken(run.process)
+        is_held_up = run.process.is_looking and bool(run.process.held_up())
+        return run.process.frozen or is_held_up or self._has_just_woken(run.process)
 
     def _has_just_woken(self, process: Process) -> bool:
         return self.loop.now_us - process.thawed_us < WAKING_US
