@@ -9,11 +9,16 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from pstp.broker import EmbeddedBroker
 from streams.settings import Settings
 from tests.support.system import System
+
+# How long an example takes says something about this machine's load, and nothing about the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True)
