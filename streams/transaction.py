@@ -1,11 +1,17 @@
 """One Kafka transaction per step: changelog, dispatches, history and input offsets become visible together or not.
 
 The group fences only the offsets (KIP-447), so each transaction carries the positions of the partitions it writes for.
+
+**Hanging transactions.**  A coordinator that comes back after its brokers were down skips the markers of partitions
+whose leader it does not know yet ("these partitions are likely deleted already").  There the transaction stays open
+for ever: nobody reads past it, offsets that it would have changed are told to nobody, and the next *commit* of the
+same producer id would bring it to life.  So whoever takes up a transactional id, its own or a predecessor's, first
+aborts a transaction of that id which touches every partition it can have written to.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import confluent_kafka as ck
 import structlog
@@ -16,12 +22,18 @@ from streams.clock import mono_ns
 from streams.distribution import Distribution
 from streams.engine import Output
 from streams.logs import kafka_logger
+from streams.partition import INPUTS
 from streams.settings import Settings, TopicName
+from streams.topic_plan import plan_topics
 
 log = structlog.get_logger("transaction")
 
 # Longer than the transaction's own time-out, after which the broker has aborted it anyway.
 FLUSH_S = COMMIT_S = limits.TRANSACTION_TIMEOUT_MS / 1000 + 1
+
+OUTPUTS: Final[tuple[TopicName, ...]] = (
+    "changelog", "task-events", "dispatches", "control", "dead-letters", "tasks", "commands",
+)  # fmt: skip
 
 # The group metadata of a consumer, as confluent-kafka hands it out; opaque.
 GroupMetadata = Any
@@ -50,6 +62,8 @@ class Transactor:
         self._id = transactional_id
         self._stats = stats
         self._producer: ck.Producer | None = None
+        group = settings.kafka(**{"group.id": settings.scheduler_group})
+        self._outsider = ck.Consumer(group, logger=kafka_logger())  # never joins
         self._topics: dict[TopicName, str] = {}
         self.figures = Figures()
 
@@ -61,9 +75,7 @@ class Transactor:
 
     def start(self) -> None:
         """Become the one producer with this id: what an earlier life left open is aborted.  Raises `KafkaException`."""
-        producer = self._new_producer(self._id)
-        producer.init_transactions(30)
-        self._producer = producer
+        self._producer = self._take_up(self._id)
 
     def fence(self, transactional_id: str) -> None:
         """End whatever that producer has open.  Fencing a live one is safe: it joins again.  Raises `KafkaException`.
@@ -73,9 +85,26 @@ class Transactor:
         """
         if transactional_id != self._id:
             log.info("fencing the owner before us", transactional_id=transactional_id)
-            self._new_producer(transactional_id).init_transactions(30)
+            self._take_up(transactional_id)
         elif self._producer is None:
             self.start()
+
+    def _take_up(self, transactional_id: str) -> ck.Producer:
+        """The one producer with this id, after all that the ones before it left open has ended, everywhere."""
+        producer = self._new_producer(transactional_id)
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        plans = plan_topics(self._settings)
+        for topic in OUTPUTS:
+            for partition in range(plans[topic].partitions):
+                producer.produce(self._topic(topic), b"", b"", partition)
+        if producer.flush(FLUSH_S):
+            raise ck.KafkaException(ck.KafkaError(ck.KafkaError._TIMED_OUT, "the broker does not take records"))
+        positions = [ck.TopicPartition(self._topic(t), p, 0) for t in INPUTS for p in range(self._settings.partitions)]
+        # Of a consumer that is no member: that may take part in a transaction, and this one changes nothing.
+        producer.send_offsets_to_transaction(positions, self._outsider.consumer_group_metadata(), COMMIT_S)
+        producer.abort_transaction(COMMIT_S)
+        return producer
 
     def commit(
         self, outputs: Sequence[Output], offsets: dict[tuple[TopicName, int], int], group: GroupMetadata

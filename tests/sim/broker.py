@@ -10,7 +10,7 @@ from typing import Any
 
 from streams import limits
 from tests.sim.groups import Group, GroupMetadata
-from tests.sim.loop import MS, Loop
+from tests.sim.loop import MS, Loop, Violation
 
 Place = tuple[str, int]
 Headers = list[tuple[str, bytes | None]]
@@ -114,6 +114,9 @@ class Broker:
         self._epochs: dict[str, int] = {}
         self._txns: dict[str, Txn] = {}  # the latest of each transactional id
         self._unstable: dict[Txn, None] = {}
+        self._hanging: dict[
+            tuple[str, Any], list[Txn]
+        ] = {}  # by transactional id and place: their markers were skipped
 
     def log(self, topic: str, partition: int) -> Log:
         log = self.logs.get((topic, partition))
@@ -144,8 +147,7 @@ class Broker:
         txn = self._txns.pop(tid, None)
         if txn is not None:
             if txn.state == "open":
-                txn.state = "aborted"
-                txn.unmarked = {*txn.logs, "offsets"}
+                self._abort(txn)
             self.complete(txn)
         epoch = self._epochs[tid] = self._epochs.get(tid, -1) + 1
         return epoch
@@ -167,7 +169,8 @@ class Broker:
         """The coordinator looks every 10 s for transactions that are open for too long."""
         if txn.state == "open":
             self._epochs[txn.tid] += 1
-            self.decide(txn, commit=False)
+            self._abort(txn)
+            self.complete(txn)
 
     def add_offsets(self, txn: Txn, group: GroupMetadata, positions: Iterable[tuple[str, int, int]]) -> str | None:
         """Returns why the group refuses them, or None."""
@@ -193,6 +196,18 @@ class Broker:
                 delay_us = chance.randrange((20 if roll < 0.97 else 800) * MS)
                 self.loop.at(delay_us, lambda p=place: self._mark(txn, p))  # type: ignore[misc]
 
+    def _abort(self, txn: Txn) -> None:
+        """By the coordinator.  After an outage it may skip markers of partitions whose leaders it does not know yet; here
+        it may do so at any time.
+        """
+        txn.state = "aborted"
+        txn.unmarked = {*txn.logs, "offsets"}
+        if self.loop.chance.random() < 0.5:
+            for place in [*txn.logs, "offsets"]:
+                if self.loop.chance.random() < 0.5:
+                    txn.unmarked.discard(place)
+                    self._hanging.setdefault((txn.tid, place), []).append(txn)
+
     def complete(self, txn: Txn) -> None:
         for place in [*txn.logs, "offsets"]:
             self._mark(txn, place)
@@ -201,6 +216,12 @@ class Broker:
         if place not in txn.unmarked:
             return
         txn.unmarked.discard(place)
+        for hanging in self._hanging.pop((txn.tid, place), []):  # a marker counts for all that its producer has open
+            if txn.state == "committed":
+                raise Violation("G7", f"a commit brings to life what hung in {place}: {hanging.records}")
+            if isinstance(place, Log):
+                place.open.pop(hanging, None)
+            self._unstable.pop(hanging, None)
         if isinstance(place, Log):
             del place.open[txn]
             place.records.append(None)

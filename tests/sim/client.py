@@ -135,6 +135,9 @@ class Consumer:
         self.membership: Membership | None = None
         self.wake: Callable[[], None] = lambda: None
 
+    def consumer_group_metadata(self) -> GroupMetadata:
+        return GroupMetadata(self._group, -1, "")
+
     # -- reading
 
     def assign(self, places: Iterable[ck.TopicPartition]) -> None:
@@ -285,7 +288,7 @@ class Producer:
         self._wire.call("produce")
         if not self._is_fenced():
             message = self._broker.append(topic, partition, key, value, headers, self._begun())
-            if topic == "dispatches":
+            if topic == "dispatches" and value:
                 self._wire.on_dispatch(message)
 
     def flush(self, timeout: float = 0) -> int:
@@ -318,7 +321,7 @@ class Producer:
             raise kafka_error(ck.KafkaError._TIMED_OUT, lost)
         self._wire.call("committed")
 
-    def abort_transaction(self) -> None:
+    def abort_transaction(self, timeout: float = 0) -> None:
         if self._wire.call("abort") is not None or self._unsure:
             raise kafka_error(ck.KafkaError._STATE)
         self._check_epoch()

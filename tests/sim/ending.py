@@ -39,13 +39,9 @@ def drain(world: "World") -> None:
             words = f"tasks {left}, commands {world.truth.orders.unanswered()} have no end"
             raise Violation("G6", f"{words} {(bound_us - healed_us) // S} s after the last fault")
     settled_us = max(world.loop.now_us, healed_us) + PROGRESS_US
-    wanted = list(range(world.scenario.partitions))
-    while True:
-        while _owned(world) != wanted and world.loop.now_us < settled_us:
-            world.loop.run(world.loop.now_us + LOOK_US)
-        world.loop.run(world.loop.now_us + QUIET_US)  # whatever is still on its way must change nothing
-        if _owned(world) == wanted or world.loop.now_us >= settled_us:
-            return  # who was frozen until the last fault has had time to join again
+    world.loop.run(world.loop.now_us + QUIET_US)  # whatever is still on its way must change nothing
+    while not _is_settled(world) and world.loop.now_us < settled_us:
+        world.loop.run(world.loop.now_us + LOOK_US)
 
 
 def wait(world: "World") -> None:
@@ -63,6 +59,11 @@ def _owned(world: "World") -> list[int]:
     """Partitions that some scheduler reads, sorted."""
     lives = [life for life in world.lives.values() if isinstance(life, SchedulerLife) and life.process.alive]
     return sorted(n for life in lives if life.pump.flowing for n in life.engine.partitions)
+
+
+def _is_settled(world: "World") -> bool:
+    """A scheduler that started last has joined by now, and the aborted records it began with have been passed over."""
+    return _owned(world) == list(range(world.scenario.partitions)) and _lag(world) is None
 
 
 def _work_us(world: "World") -> int:
@@ -122,7 +123,8 @@ def check(world: "World") -> None:
         if tale.owes is not None:
             raise Violation("G8", "the state that a success carried was not applied", tale.name)
     _check_left(world)
-    _check_lag(world)
+    if (lag := _lag(world)) is not None:
+        raise Violation("G7", lag)
     _verify(world)
 
 
@@ -165,14 +167,15 @@ def _is_remembered(world: "World", key: bytes) -> bool:
     return key[:1] == b"I" and key[9:].decode() in {group for group, _ in world.truth.seen}
 
 
-def _check_lag(world: "World") -> None:
-    """Committed offsets say, to any tool, that everything was read."""
+def _lag(world: "World") -> str | None:
+    """Where committed offsets do not say, to any tool, that everything was read."""
     for number in range(world.scenario.partitions):
         for topic in INPUTS:
             end = len(world.broker.log(topic, number).records)
             offset = world.broker.offsets.get((world.settings.scheduler_group, topic, number), (0, ""))[0]
             if offset != end:
-                raise Violation("G7", f"{topic}-{number} ends at {end}, committed is {offset}")
+                return f"{topic}-{number} ends at {end}, committed is {offset}"
+    return None
 
 
 def _verify(world: "World") -> None:

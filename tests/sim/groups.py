@@ -44,6 +44,8 @@ class Group:
         """Why a commit is refused, or None."""
         if not who.member_id and who.generation < 0 and not self.members:
             return None
+        if not who.member_id and who.generation < 0 and transactional:
+            return None  # an outsider may take part in a transaction
         if who.member_id not in self.members:
             return UNKNOWN_MEMBER
         if who.generation != self.generation:
