@@ -169,8 +169,7 @@ class Broker:
         """The coordinator looks every 10 s for transactions that are open for too long."""
         if txn.state == "open":
             self._epochs[txn.tid] += 1
-            self._abort(txn)
-            self.complete(txn)
+            self.decide(txn, commit=False)
 
     def add_offsets(self, txn: Txn, group: GroupMetadata, positions: Iterable[tuple[str, int, int]]) -> str | None:
         """Returns why the group refuses them, or None."""
@@ -197,8 +196,8 @@ class Broker:
                 self.loop.at(delay_us, lambda p=place: self._mark(txn, p))  # type: ignore[misc]
 
     def _abort(self, txn: Txn) -> None:
-        """By the coordinator.  After an outage it may skip markers of partitions whose leaders it does not know yet; here
-        it may do so at any time.
+        """For a producer that begins anew.  After an outage the coordinator may skip markers of partitions whose leaders
+        it does not know yet; here it may do so at any time.
         """
         txn.state = "aborted"
         txn.unmarked = {*txn.logs, "offsets"}
