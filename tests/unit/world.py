@@ -33,6 +33,7 @@ from streams.protocol import (
 )
 from streams.retry import Policy
 from streams.rows import Headers
+from streams.transaction import OUTPUTS
 
 N, M = 3, 3
 LEASE_MS = 10_000
@@ -207,6 +208,7 @@ class World:
     def commit(self, engine: Engine, outputs: list[Output]) -> None:
         """One transaction.  Its positions fence it, so it must carry those of all partitions for which it speaks."""
         touched = {o.partition for o in outputs if o.topic == "changelog"}
+        assert {o.topic for o in outputs} <= set(OUTPUTS), "a successor ends what hangs there"
         assert {self._source(output) for output in outputs} <= touched
         for output in outputs:
             if output.topic == "changelog":
