@@ -354,6 +354,9 @@ class Engine:
                 if partition.held:
                     partition.held.extend(waiting)
                     break
+            if partition.end_behind_held and not partition.held:
+                self._note_ends({("tasks", partition.number): partition.end_behind_held})
+                partition.end_behind_held = 0
 
     def full_partitions(self) -> list[int]:
         """Partitions of `tasks` from which nothing should be read now."""
@@ -364,6 +367,7 @@ class Engine:
         for (topic, number), end in ends.items():
             partition = self.partitions.get(number)
             if topic == "tasks" and partition is not None and partition.held:
+                partition.end_behind_held = end  # it is told once
                 continue
             if partition is not None and number not in self.stopped and end > partition.read_up_to[topic]:
                 partition.read_up_to[topic] = end

@@ -104,6 +104,7 @@ class Partition:
         self.memory = Memory()
         self.tasks = 0  # parked ones and heads
         self.held: deque[Any] = deque()  # records of `tasks` that wait until there is room; they are not taken in
+        self.end_behind_held = 0  # the end of `tasks`, as it was told while some waited
         # After an owner that ran handlers itself and did not let go: what it may have begun without a row that says so.
         self.left_running = row is not None and row.runs_tasks and not row.released
         self.left_by = row.boot_id if row else ""
