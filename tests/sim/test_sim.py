@@ -50,15 +50,13 @@ def test_the_quickest_planted_bugs_are_found() -> None:
 
 
 def test_a_failure_prints_its_seed_and_a_shrunk_trace() -> None:
-    bug = "claim_without_commit"
-    where = planted.known()[bug]
-    world = "--world", where["world"], "--first", str(where["seed"]), "--seeds", "1"
-    done = _run("-m", "tests.sim", "--plant", bug, *world, timeout_s=170)
+    world = "--world", "free", "--first", "0", "--seeds", "1"
+    done = _run("-m", "tests.sim", "--plant", "head_row_not_written", *world, timeout_s=170)
     assert done.returncode == 1, done.stdout + done.stderr
     assert " ".join(world) in done.stdout
-    tasks = len(scenario.draw(where["seed"], where["world"]).tasks)
-    assert 1 <= done.stdout.count("TaskPlan(") < tasks, done.stdout
-    assert done.stdout.count("begins") >= 2, done.stdout
+    tasks = len(scenario.draw(0, "free").tasks)
+    assert 1 <= done.stdout.count("TaskPlan(") < tasks // 4, done.stdout
+    assert "begins" in done.stdout
 
 
 @pytest.mark.long
