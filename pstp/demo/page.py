@@ -17,7 +17,9 @@ from streams.errors import UserError
 
 INSTANCE: Final = "web"
 PORT: Final = 8080
+NICE: Final = 5
 CATCH_UP_S: Final = 600.0
+STILL_S: Final = 15.0
 LOOK_S: Final = 0.2
 _ANSWERS = re.compile(r"the web UI answers on (http://\S+);")
 
@@ -30,7 +32,7 @@ def start(children: Children) -> None:
     """On its usual port if that is free, else on any."""
     with socket.socket() as probe:
         port = 0 if probe.connect_ex(("127.0.0.1", PORT)) == 0 else PORT
-    children.start(INSTANCE, "web", "--address", f"127.0.0.1:{port}", nice=19)
+    children.start(INSTANCE, "web", "--address", f"127.0.0.1:{port}", nice=NICE)
 
 
 def wait_caught_up(children: Children) -> str:
@@ -46,11 +48,15 @@ def wait_caught_up(children: Children) -> str:
 
 
 def same_numbers(address: str, verdict: Report) -> Check:
-    """Whether the UI counts what `pstp verify` counts."""
-    figures = _ask(address, "/api/overview", {})
-    ended = sum(_ask(address, "/api/groups/columns", {}).get("done", ()))
-    badge = figures.get("verify") or {"overlaps": -1, "executions": 0}
+    """Whether the UI counts what `pstp verify` counts, once its numbers stand still."""
     expected = sum(verdict.figures.ends.values())
+    ended, moved_ms = -1, now().mono_ms
+    while ended != expected and now().mono_ms - moved_ms < STILL_S * 1000:
+        time.sleep(LOOK_S)
+        before, ended = ended, sum(_ask(address, "/api/groups/columns", {}).get("done", ()))
+        moved_ms = moved_ms if before == ended else now().mono_ms
+    figures = _ask(address, "/api/overview", {})
+    badge = figures.get("verify") or {"overlaps": -1, "executions": 0}
     return Check(
         ended == expected and badge["overlaps"] == 0 and figures["parked"] == figures["running"] == 0,
         f"the web UI counts the same: {ended:,} tasks ended, {badge['overlaps']} overlaps in "

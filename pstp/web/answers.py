@@ -30,7 +30,8 @@ def overview(
     return models.Overview(
         throughput=round(sum(recent) / max(1, len(recent)), 1), ready=figures.group("ready"), running=running,
         parked=max(0, figures.unfinished - figures.counts.get("busy", 0)),
-        failing=figures.task("retrying") + figures.group("blocked"), dead_letters=figures.counts.get("letters", 0),
+        failing=figures.task("retrying") + figures.group("blocked"),
+        dead_letters=figures.counts.get("letters", 0) + figures.task("rejected"),
         groups=figures.groups, oldest_ms=figures.oldest_ms, lag_s=round(lag_s, 2),
         workers=sum(m.role == "worker" for m in members), slots=sum(m.slots for m in members if m.role == "worker"),
         slots_used=running, schedulers=sum(m.role == "scheduler" for m in members), cluster=cluster,
@@ -115,8 +116,10 @@ def dead_letter(named: Named, mask: Masker, text_max: int) -> models.DeadLetter:
     error = {} if row.error is None else msgspec.json.decode(shown(row.error))
     return models.DeadLetter(
         task_id=shown(row.task_id), sequence=str(number_of(row.id)), group=group, type=shown(row.type),
-        reason=row.reason or "", error=f"{error['type']}: {error['message']}" if error else "", at_ms=row.updated_ms,
+        reason=row.reason or "",
+        error=f"{error['type']}: {error['message']}" if error else _maybe(row.note) or "", at_ms=row.updated_ms,
         attempt=row.attempt, payload=payload, payload_cut=payload_cut, masked=masked != row.payload and MASK in payload,
+        redrivable=row.id >= 0,
     )  # fmt: skip
 
 

@@ -348,13 +348,13 @@ class Batch:
             group.since_ms = at_ms
 
     def _reject(self, partition: int, offset: int, event: Event, at_ms: int) -> None:
-        """It never was a task, and its group may be none: it is kept under its place in `tasks`."""
+        """It never was a task, and its group may be none: a dead letter under its place in `tasks`."""
         key = -key_of(event.origin_offset or offset, event.origin_partition or partition) - 1
         note = None if event.note is None else stored(event.note)
         if key not in self.tasks:
             self.counts["task:rejected"] += 1
         self.tasks[key] = TaskRow(
-            key, stored(event.task_id or ""), _NO_GROUP, "", "rejected", OVER, reason=event.reason, created_ms=at_ms,
+            key, stored(event.task_id or ""), _NO_GROUP, "", "rejected", LETTER, reason=event.reason, created_ms=at_ms,
             updated_ms=at_ms, note=note, steps=_step(event, at_ms, partition, offset),
         )  # fmt: skip
 

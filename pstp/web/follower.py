@@ -26,6 +26,7 @@ POLL_S: Final = 0.05
 TRIM_INTERVAL_MS: Final = 1000
 RETRY_S: Final = 1.0
 LOOK_UP_S: Final = 10.0
+LOOK_S_MAX: Final = 1.0
 HOUR_MS: Final = 3_600_000
 
 
@@ -60,6 +61,7 @@ class Follower(threading.Thread):
         self._last_event_ms = 0
         self._down_since_ms: int | None = None
         self._trimmer, self._trimmed_mono_ms = Trimmer(model), now().mono_ms
+        self._looked_mono_ms = now().mono_ms
         self._stopping = threading.Event()
         self.caught_up = threading.Event()
         self.unreadable = 0
@@ -71,7 +73,9 @@ class Follower(threading.Thread):
         if self._down_since_ms is not None or self.fault:
             return (wall_ms - (self._down_since_ms or self._last_event_ms or wall_ms)) / 1000
         if len(self._at_end) == len(self._partitions) or not self._last_event_ms:
-            return 0.0
+            # At the end when we last looked: how long ago that was counts once it is long.
+            looked_s = (now().mono_ms - self._looked_mono_ms) / 1000
+            return looked_s if looked_s > LOOK_S_MAX else 0.0
         return max(0, wall_ms - self._last_event_ms) / 1000
 
     def stop(self) -> None:
@@ -96,6 +100,7 @@ class Follower(threading.Thread):
 
     def _step(self) -> None:
         messages = self._consumer.consume(RECORDS, POLL_S)
+        self._looked_mono_ms = now().mono_ms
         records, ends = self._read(messages)
         try:
             if ends:

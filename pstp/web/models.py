@@ -198,6 +198,8 @@ class DeadLetter(Model):
     payload_cut: bool
     masked: bool
     """Something in the payload is hidden: it can be redriven as it is, and not be edited here."""
+    redrivable: bool
+    """False for a record that never was a task."""
 
 
 class DeadLetters(Model):

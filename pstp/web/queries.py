@@ -147,8 +147,12 @@ class Queries:
     def letters(
         self, reason: str | None, group: str | None, task_type: str | None, before: tuple[int, int] | None, limit: int
     ) -> list[Named]:
-        """Open dead letters, newest first; `before`: time and key of the last one of the page before."""
-        query = select(tasks, groups.c.name).join(groups, groups.c.id == tasks.c.group_id).where(tasks.c.open == 2)
+        """Open dead letters and what never was a task, newest first.
+
+        `before`: time and key of the last one of the page before.
+        """
+        query = select(tasks, groups.c.name).join(groups, groups.c.id == tasks.c.group_id, isouter=True)
+        query = query.where(tasks.c.open == 2)
         for column, value in ((groups.c.name, group), (tasks.c.reason, reason), (tasks.c.type, task_type)):
             if value is not None:
                 query = query.where(column == stored(value))
@@ -157,7 +161,7 @@ class Queries:
             query = query.where(or_(at < before[0], and_(at == before[0], key < before[1])))
         query = query.order_by(tasks.c.updated_ms.desc(), tasks.c.id.desc()).limit(limit)
         with self._engine.begin() as connection:
-            return [(row, shown(row.name)) for row in connection.execute(query)]
+            return [(row, shown(row.name or "")) for row in connection.execute(query)]
 
     def letter_reasons(self) -> dict[str, int]:
         query = select(tasks.c.reason, func.count()).where(tasks.c.open == 2).group_by(tasks.c.reason)

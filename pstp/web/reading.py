@@ -131,7 +131,7 @@ def _others(router: APIRouter, site: Site) -> None:
         request: Request, reason: Word = None, group: Word = None, type: Word = None, cursor: Cursor = None,
         limit: Limit = PAGE_MAX,
     ) -> Response:  # fmt: skip
-        """Open dead letters, newest first."""
+        """Open dead letters, and records that never were tasks, newest first."""
         before = numbers(cursor, 2) if cursor else None
         found = queries.letters(reason, group, type, (before[0], before[1]) if before else None, limit)
         last = f"{found[-1][0].updated_ms}.{found[-1][0].id}" if len(found) == limit else None

@@ -58,7 +58,7 @@ tasks = Table(
     Column("group_id", BigInteger, nullable=False),  # 0: it never had one
     Column("type", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("open", Integer, nullable=False),  # 1: unfinished, 2: an open dead letter, 0: over
+    Column("open", Integer, nullable=False),  # 1: unfinished, 2: open dead letter, or never a task
     Column("attempt", Integer, nullable=False),
     Column("token", BigInteger),
     Column("worker", Text),

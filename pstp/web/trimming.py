@@ -44,7 +44,7 @@ class Trimmer:
     def _tasks(self, connection: Connection, older_than_ms: int, tasks_max: int) -> int:
         kept = select(func.coalesce(func.sum(counts.c.n), 0)).where(counts.c.name.like("task:%"))
         excess = int(connection.execute(kept).scalar_one()) - tasks_max
-        over = [row for row in self._next(connection, tasks) if row.open == 0]
+        over = [row for row in self._next(connection, tasks) if row.open == 0 or row.id < 0]
         gone = [row for n, row in enumerate(over) if row.updated_ms < older_than_ms or n < excess]
         if gone:
             connection.execute(delete(tasks).where(tasks.c.id == bindparam("key")), [{"key": row.id} for row in gone])

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from streams.protocol import TaskState, encode
 from tests.support.system import System, until
-from tests.web.browser import ROOT, Tab, chromium
+from tests.web.browser import ROOT, WAIT_MS, Tab, chromium
 from tests.web.conftest import Served
 from tests.web.lives import Log
 
@@ -64,7 +65,7 @@ def test_every_screen_holds_the_policy_and_passes_axe(browser: Any, served: Serv
         tab.go(path)
         page = tab.live()
         page.wait_for_selector("h1")
-        page.wait_for_function("!document.querySelector('[aria-busy=true]')")
+        expect(page.locator("[aria-busy=true]")).to_have_count(0)
         page.evaluate(axe)
         found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']})")["violations"]
         assert [(v["id"], [n["html"][:200] for n in v["nodes"]][:3]) for v in found] == [], (path, scheme, width)
@@ -168,9 +169,7 @@ def test_a_restart_of_the_server_is_shown_and_nothing_is_missed_or_doubled(tab: 
     page.wait_for_selector(".dotlive.late, .dotlive.lost")
     served.start()
     page.wait_for_selector(".dotlive.live")
-    page.wait_for_function(
-        "[...document.querySelectorAll('[role=row]')].filter(r => r.innerText.includes('10 done')).length === 4"
-    )
+    expect(page.locator("[role=row]").filter(has_text="10 done")).to_have_count(4, timeout=WAIT_MS)
     done = dict(zip(*[served.get("/api/groups/columns")[name] for name in ("ids", "done")], strict=True))
     assert [done[f"restart-{n}"] for n in range(4)] == [10] * 4
     told = [text for text in tab.troubles if "ERR_CONNECTION" not in text and "ERR_INCOMPLETE" not in text]

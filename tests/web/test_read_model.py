@@ -192,6 +192,7 @@ def test_records_that_never_were_tasks_are_kept_by_their_place(engine: Engine) -
     found = Queries(engine).task("1-7", None)
     assert found is not None and (found[0].state, found[0].reason, found[1]) == ("rejected", "bad_json", "")
     assert Queries(engine).columns() == []
+    assert [row.reason for row, _group in Queries(engine).letters(None, None, None, None, 9)] == ["bad_json"]
 
 
 def test_retention_forgets_only_what_is_over_and_old(engine: Engine) -> None:

@@ -60,7 +60,7 @@ function task(id: string): object {
 
 const REASONS = ["attempts_spent", "attempts_spent", "timeout", "invalid_payload", "worker_lost"];
 const letters = Array.from({ length: 14 }, (_, i) => ({
-  taskId: `3-${400 + i}`, sequence: String(4294967296 + i), payloadCut: false, masked: false, group: ids[i * 17], type: "flight.log", reason: REASONS[i % 5], error: i % 5 === 2 ? "not done within 30 s" : "ValueError: tail number is empty", atMs: HEAD - i * 61_000, attempt: 5, payload: '{"carrier":"UA","flight":1545,"tailnum":"","origin":"EWR","dest":"IAH"}',
+  taskId: `3-${400 + i}`, sequence: String(4294967296 + i), payloadCut: false, masked: false, redrivable: true, group: ids[i * 17], type: "flight.log", reason: REASONS[i % 5], error: i % 5 === 2 ? "not done within 30 s" : "ValueError: tail number is empty", atMs: HEAD - i * 61_000, attempt: 5, payload: '{"carrier":"UA","flight":1545,"tailnum":"","origin":"EWR","dest":"IAH"}',
 }));
 
 function members(): object[] {

@@ -88,6 +88,8 @@ export interface DeadLetter {
   payloadCut: boolean;
   /** Something in the payload is hidden: it can be redriven as it is, not edited here. */
   masked: boolean;
+  /** False for a record that never was a task. */
+  redrivable: boolean;
 }
 
 export interface Session {
