@@ -54,7 +54,7 @@ class Slots:
 class Claims:
     """What was read and not claimed, and the steps of a claim.  Used by the polling thread only.
 
-    `silent_s`: how long ago this worker was last announced.
+    `silent_s`: the longest time for which this worker was not announced, since that was asked last.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Claims:
         self.ahead = ReadAhead(lambda name: runtime.registry.get(name) is not None, control.tokens)
         self._floor: dict[int, int] = {}  # of each partition: claimed up to here
         self._doubts: list[_Doubt] = []
+        self._is_behind = False  # `control` has to be read to its end before anything begins
 
     @property
     def in_doubt(self) -> bool:
@@ -167,8 +168,10 @@ class Claims:
         """Whether the schedulers cannot have written us off before the claim: else read `control` once more.
 
         A worker that was frozen is silent on `members` and may be taken for dead, its dispatches taken back for good,
-        while its session still stands and lets it claim them.
+        while its session still stands and lets it claim them: also after it has been heard again.
         """
-        if self._silent_s() < limits.MEMBER_SILENT_S - limits.ANNOUNCE_INTERVAL_S:
-            return True
-        return self._control.catch_up(_CATCH_UP_S_MAX)
+        if self._silent_s() >= limits.MEMBER_SILENT_S - limits.ANNOUNCE_INTERVAL_S:
+            self._is_behind = True
+        if self._is_behind:
+            self._is_behind = not self._control.catch_up(_CATCH_UP_S_MAX)
+        return not self._is_behind

@@ -31,7 +31,7 @@ class Poller(threading.Thread):
     """Calls that touch the consumer are made in this thread only, between two polls.
 
     `say` announces which partitions are ours, `announced` waits until that is in the log (False after a timeout), and
-    `silent_s` is how long ago anything was announced.
+    `silent_s` is for how long nothing was announced, at most, since it was asked last.
     """
 
     def __init__(

@@ -43,6 +43,7 @@ class Announcer(threading.Thread):
         self._dirty = self._stopping = False
         self._updates = self._said = 0
         self._said_mono_ms = now().mono_ms
+        self._gap_ms = 0  # the longest between two announcements, since somebody asked
 
     def update(self, member: Member) -> int:
         """Say this from now on (`at_ms` is filled in).  Nothing happens if it was said already.
@@ -62,8 +63,11 @@ class Announcer(threading.Thread):
             return self._changed.wait_for(lambda: self._said >= update, timeout_s)
 
     def silent_s(self) -> float:
-        """Nobody can have heard less from us than this long ago, in seconds."""
-        return (now().mono_ms - self._said_mono_ms) / 1000
+        """The longest time, in seconds, for which nobody can have heard from us since this was asked last."""
+        with self._changed:
+            longest_ms = max(self._gap_ms, now().mono_ms - self._said_mono_ms)
+            self._gap_ms = 0
+        return longest_ms / 1000
 
     def leave(self, *, tombstone: bool = True) -> None:
         """Say good-bye and stop.  Without a tombstone when another process has taken over the instance id."""
@@ -117,6 +121,7 @@ class Announcer(threading.Thread):
         def delivered(error: ck.KafkaError | None, _message: ck.Message) -> None:
             if error is None:
                 with self._changed:
+                    self._gap_ms = max(self._gap_ms, mono_ms - self._said_mono_ms)
                     self._said, self._said_mono_ms = update, mono_ms
                     self._changed.notify_all()
 

@@ -18,7 +18,12 @@ from tests.sim.loop import MS, Fault, Killed, Loop, Process, S
 
 LOST_REQUEST, LOST_ANSWER = "lose_request", "lose_answer"
 GIVE_UP_US = 10 * S
+FETCH_US = 30 * MS
 NO_OFFSET = -1001
+
+
+def _nothing() -> None:
+    """Nobody waits for records."""
 
 
 def kafka_error(code: int, text: str = "", *, fatal: bool = False) -> ck.KafkaException:
@@ -133,7 +138,9 @@ class Consumer:
         self._topic = ""
         self._callbacks: dict[str, Callable[..., None]] = {}
         self.membership: Membership | None = None
-        self.wake: Callable[[], None] = lambda: None
+        self.wake: Callable[[], None] = _nothing
+        self._thawed_us = self._process.thawed_us
+        self._fetched_us = 0
 
     def consumer_group_metadata(self) -> GroupMetadata:
         return GroupMetadata(self._group, -1, "")
@@ -170,7 +177,7 @@ class Consumer:
         return found[0] if found else None
 
     def consume(self, num_messages: int, timeout: float = 0) -> list[Any]:
-        if not self._wire.can_reach(self._process):
+        if not self._wire.can_reach(self._process) or self._is_fetching():
             return []
         found: list[Any] = []
         logs = [log for log in self._positions if log not in self._paused]
@@ -187,6 +194,15 @@ class Consumer:
                 self._told_end[log] = at
                 found.append(End(log.topic, log.partition, at))
         return found
+
+    def _is_fetching(self) -> bool:
+        """What was written while its process was frozen does not come at once, nor to all consumers at the same time."""
+        if self._process.thawed_us != self._thawed_us and self.wake is not _nothing:
+            self._thawed_us = self._process.thawed_us
+            delay_us = self._wire.chance.randrange(FETCH_US)
+            self._fetched_us = self._wire.loop.now_us + delay_us
+            self._wire.loop.at(delay_us, self._wake, self._process)
+        return self._fetched_us > self._wire.loop.now_us
 
     def has_more(self) -> bool:
         return any(at < log.end(committed=self._committed_only) for log, at in self._positions.items())

@@ -323,6 +323,25 @@ def pauses_of_what_is_on_its_way(rng: random.Random, seed: int) -> Scenario:
     return _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=rng.choice([1, 3]))._replace(commands=commands)
 
 
+def asked_while_the_only_worker_is_frozen(rng: random.Random, seed: int) -> Scenario:
+    """For so long that it is taken for gone, and not so long that it loses its partitions: it claims when it wakes."""
+    tasks: list[TaskPlan] = []
+    faults: list[FaultPlan] = []
+    commands: list[CommandPlan] = []
+    for i in range(4):
+        at_ms = 3_000 + i * 9_000 + rng.randrange(500)
+        faults.append(FaultPlan(at_ms * MS, "freeze", "w1", "", 0, rng.randint(3_400, 5_700) * MS))
+        for group in range(4):
+            tasks.append(_task(rng, at_ms + rng.randrange(900), group, 20))
+            kind = rng.choice(["pause_group", "skip_head", "cancel_group"])
+            asked_us = (at_ms + 1_000 + rng.randrange(1_800)) * MS
+            commands.append(CommandPlan(0, asked_us, kind, f"g{group}"))
+            commands.append(CommandPlan(0, (at_ms + 8_000) * MS, "resume_group", f"g{group}"))
+    commands.sort(key=lambda command: command.at_us)
+    world = _scenario(seed, rng, tasks, faults, lease_s=4.0, workers=1, slots=4, schedulers=1)
+    return world._replace(commands=tuple(plan._replace(number=n) for n, plan in enumerate(commands)))
+
+
 def little_room(rng: random.Random, seed: int) -> Scenario:
     """Few tasks may wait, in a group and in a partition; what is turned away is redriven; keys come twice."""
     groups = rng.choice([1, 3])
@@ -363,5 +382,6 @@ def breakers_open(rng: random.Random, seed: int) -> Scenario:
 
 DRILLS: dict[str, Draw] = {drill.__name__: drill for drill in (
     cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_for_just_a_lease, frozen_between_claim_and_start, claims_in_doubt, frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt, memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover,
-    operators_at_work, operators_in_trouble, pauses_of_what_is_on_its_way, little_room, breakers_open,
+    operators_at_work, operators_in_trouble, pauses_of_what_is_on_its_way,
+    asked_while_the_only_worker_is_frozen, little_room, breakers_open,
 )}  # fmt: skip

@@ -79,6 +79,7 @@ class Announcer:
         self._updates = self._said = self._timer = 0
         self._sent_us = -S
         self._said_mono_ms = members.now().mono_ms
+        self._gap_ms = 0
 
     def start(self) -> None:
         self._started = True
@@ -101,7 +102,8 @@ class Announcer:
         return True
 
     def silent_s(self) -> float:
-        return (members.now().mono_ms - self._said_mono_ms) / 1000
+        longest_ms, self._gap_ms = max(self._gap_ms, members.now().mono_ms - self._said_mono_ms), 0
+        return longest_ms / 1000
 
     def leave(self, *, tombstone: bool = True) -> None:
         if not self._stopping:
@@ -126,6 +128,7 @@ class Announcer:
             STAGE.loop.at(MS, lambda: self._delivered(update, moment.mono_ms), self._process)
 
     def _delivered(self, update: int, mono_ms: int) -> None:
+        self._gap_ms = max(self._gap_ms, mono_ms - self._said_mono_ms)
         self._said, self._said_mono_ms = update, mono_ms
 
 
