@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from pstp.web.settings import WebSettings
 from streams.catalogue import BOTH, SCHEDULER, WORKER
 from streams.settings import Settings
 
@@ -23,6 +24,17 @@ def settings_page() -> str:
     ]
     for name, field in Settings.model_fields.items():
         lines.append(f"| `PSTP_{name.upper()}` | {_default(field)} | {field.description or ''} |")
+    lines += [
+        "",
+        "## Of `pstp web`",
+        "",
+        "From `pstp/web/settings.py`.",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in WebSettings.model_fields.items():
+        lines.append(f"| `PSTP_WEB_{name.upper()}` | {_default(field)} | {field.description or ''} |")
     return "\n".join(lines) + "\n"
 
 

@@ -57,9 +57,9 @@ class Served:
         self._starts = 0
         self.process = self.start()
 
-    def start(self) -> Process:
+    def start(self, *options: str) -> Process:
         self._starts += 1
-        self.process = self.system.start(f"web{self._starts}", ["web"], self.web)
+        self.process = self.system.start(f"web{self._starts}", ["web", *options], self.web)
         said = until(lambda: re.search(r"answers on (http://\S+);", self.process.log()), what="pstp web answers")
         self.url = said.group(1)
         self.web["web_address"] = self.url.removeprefix("http://")  # the same again, for those who come back

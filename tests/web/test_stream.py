@@ -88,6 +88,19 @@ def test_a_kill_of_the_server_loses_nothing_either(served: Served) -> None:
     until(lambda: sum(served.get("/api/groups/columns")["done"]) == served.system.history.terminal())
 
 
+def test_a_rebuilt_read_model_holds_the_same_and_says_that_ids_are_new(served: Served) -> None:
+    reader = Reader()
+    reader.read(served, lambda r: r.last_id)
+    before = served.get("/api/groups/columns")
+    assert served.process.terminate() == 0
+    served.start("--rebuild")
+    after = served.get("/api/groups/columns")
+    assert sorted(zip(*after.values(), strict=True)) == sorted(zip(*before.values(), strict=True))
+    assert "folded" in served.process.log()
+    reader.read(served, lambda r: r.resyncs)
+    assert reader.resyncs == 1
+
+
 def test_an_unknown_id_is_told_to_load_again(served: Served) -> None:
     for last in ("nonsense", "0123.5.0_1", "é"):
         reader = Reader()
