@@ -172,7 +172,7 @@ def test_a_restart_of_the_server_is_shown_and_nothing_is_missed_or_doubled(tab: 
     expect(page.locator("[role=row]").filter(has_text="10 done")).to_have_count(4, timeout=WAIT_MS)
     done = dict(zip(*[served.get("/api/groups/columns")[name] for name in ("ids", "done")], strict=True))
     assert [done[f"restart-{n}"] for n in range(4)] == [10] * 4
-    told = [text for text in tab.troubles if "ERR_CONNECTION" not in text and "ERR_INCOMPLETE" not in text]
+    told = [text for text in tab.troubles if "net::ERR_" not in text]  # nobody answered for a while
     assert told == []
 
 
