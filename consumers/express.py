@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 # A driver lets the event loop go on after so many tasks.
 _IN_A_ROW: Final = 64
-# Intake pauses for a moment above so many tasks in the lane, or until half of them have ended.
+# Intake pauses above so many groups or tasks in the lane until half of them have left, or for a moment: what is taken
+# in long before it can end costs a row, and one slow group must not hold up others.
+_LINES_MAX: Final = 250
 _LANE_MAX: Final = 2_000
 _ROOM_S: Final = 0.05
 _BURST_MAX: Final = 64
@@ -44,7 +46,7 @@ class Drivers:
         self._loop = asyncio.get_running_loop()
         self._burst = 0
         self._room = asyncio.Event()
-        lane.room_below, lane.on_room = _LANE_MAX // 2, self._room.set
+        lane.on_room = self._room.set
 
     def look(self) -> None:
         """Start a driver if tasks wait, and hand over what has settled."""
@@ -75,14 +77,17 @@ class Drivers:
             self.runner.lane_moved(True)
             self.look()
 
-    async def room(self) -> None:
-        if self.lane.count < _LANE_MAX:
-            return
+    async def room(self) -> bool:
+        lane = self.lane
+        if not lane.holds(_LINES_MAX, _LANE_MAX):
+            return True
         self._room.clear()
+        lane.want_room(_LINES_MAX // 2, _LANE_MAX // 2)
         try:
             await asyncio.wait_for(self._room.wait(), _ROOM_S)
         except TimeoutError:
-            return
+            return False
+        return True
 
     def hand_over_all(self) -> None:
         self.lane.hand_over_all()

@@ -86,9 +86,8 @@ class LocalRunner:
         if self._drivers is not None:
             self._drivers.look()
 
-    async def room(self) -> None:
-        if self._drivers is not None:
-            await self._drivers.room()
+    async def room(self) -> bool:
+        return self._drivers is None or await self._drivers.room()
 
     def begin(self, start: Start) -> None:
         run = LocalRun(self, start)

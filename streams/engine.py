@@ -1123,11 +1123,15 @@ class Engine:
     def put(self, topic: TopicName, partition: int, key: bytes, value: bytes | None) -> None:
         self._put(topic, partition, key, value)
 
-    def time_run(self, task_type: str, accepted_ms: int, started: Moment, ended: Moment) -> None:
-        """A task has ended that began at its first attempt."""
-        self._add_time(self.waits, task_type, (started.wall_ms - accepted_ms) / 1000)
-        self._add_time(self.durations, task_type, (ended.wall_ms - accepted_ms) / 1000)
-        self._note_run_ms(task_type, (ended.mono_ns - started.mono_ns) / 1e6)
+    def time_runs(self, items: list[Item]) -> None:
+        """These have ended, all at their first attempt."""
+        for task_type in {item.task.type for item in items}:
+            waits, durations = (self._timed(times, task_type) for times in (self.waits, self.durations))
+            for item in items:
+                if item.task.type == task_type:
+                    waits.add((item.started.wall_ms - item.accepted.wall_ms) / 1000)
+                    durations.add((item.ended.wall_ms - item.accepted.wall_ms) / 1000)
+                    self._note_run_ms(task_type, (item.ended.mono_ns - item.started.mono_ns) / 1e6)
 
     # -- for `streams.commands`
 
@@ -1235,13 +1239,13 @@ class Engine:
             if effect.state is TaskState.SUCCEEDED and effect.report is not None:
                 self._note_run(task_type, effect.report)
         if times is not None:
-            self._add_time(times, task_type, (self._now.wall_ms - entry.accepted_ms) / 1000)
+            self._timed(times, task_type).add((self._now.wall_ms - entry.accepted_ms) / 1000)
 
-    def _add_time(self, times: dict[str, Distribution], task_type: str, time_s: float) -> None:
+    def _timed(self, times: dict[str, Distribution], task_type: str) -> Distribution:
         label = self._label(task_type)
         if label not in times:
             times[label] = Distribution(WAIT_S)
-        times[label].add(time_s)
+        return times[label]
 
     def _publish(self, partition: Partition, key: bytes | None, event: Event) -> None:
         if self.express is not None and self.express.done:

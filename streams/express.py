@@ -11,7 +11,7 @@ there.  A group is in the lane or has something in the machine, never both.
 What a handler began and no transaction tells is started carefully by a successor (see `streams.local`), here as there.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -21,13 +21,12 @@ from streams import history, rows, totals
 from streams.clock import Now
 from streams.group import IDLE, Emit
 from streams.intake import AcceptedTask
-from streams.partition import Entry
+from streams.partition import Entry, Partition
 from streams.placement import Here, Start
 from streams.protocol import DispatchedTask, MaybeRaw, Moment, TaskState
 
 if TYPE_CHECKING:
     from streams.engine import Engine, Input
-    from streams.partition import Partition
 
 # Longer than this nothing stays in the lane: then history and the answers of `pstp explain` tell of it.
 SETTLE_MS: Final = 1_000
@@ -80,14 +79,14 @@ class Line:
 
     __slots__ = ("items", "key", "over", "partition")
 
-    def __init__(self, partition: "Partition", key: bytes) -> None:
+    def __init__(self, partition: Partition, key: bytes) -> None:
         self.partition, self.key = partition, key
         self.items: deque[Item] = deque()
         self.over = False
 
 
 class Express:
-    """The lane of one engine.  `count`: tasks in it that have not ended; `on_room` is called when they are few."""
+    """The lane of one engine.  `count`: tasks in it that have not ended; `on_room`: see `want_room`."""
 
     def __init__(self, engine: "Engine", here: Here) -> None:
         self._engine, self._here = engine, here
@@ -95,7 +94,7 @@ class Express:
         self.waiting: deque[Line] = deque()
         self.running: set[Item] = set()
         self.count = 0
-        self.room_below = 0
+        self._wanted: tuple[int, int] | None = None
         self.on_room: Callable[[], None] = lambda: None
         self.done: list[Item] = []  # since the last flush
         self._fresh: list[Item] = []  # accepted since the last cut
@@ -104,7 +103,7 @@ class Express:
 
     # -- in
 
-    def takes(self, partition: "Partition", task: AcceptedTask, record: "Input", now: Now) -> bool:
+    def takes(self, partition: Partition, task: AcceptedTask, record: "Input", now: Now) -> bool:
         """Whether this task may go into the lane."""
         here = self._here
         if not here.open or task.type not in here.express or task.type in here.allowed:
@@ -128,7 +127,7 @@ class Express:
             return False  # it may have begun before
         return now.mono_ms >= partition.quiet_until_ms
 
-    def add(self, partition: "Partition", task: AcceptedTask, record: "Input", now: Now) -> None:
+    def add(self, partition: Partition, task: AcceptedTask, record: "Input", now: Now) -> None:
         line = partition.lines.get(task.key)
         if line is None:
             line = partition.lines[task.key] = Line(partition, task.key)
@@ -139,6 +138,19 @@ class Express:
         self._by_age.append(item)
         self.count += 1
         partition.tasks += 1
+
+    def holds(self, lines: int, tasks: int) -> bool:
+        """Whether so many groups, or tasks, are in it."""
+        return len(self.running) + len(self.waiting) >= lines or self.count >= tasks
+
+    def want_room(self, lines: int, tasks: int) -> None:
+        """Have `on_room` called when it holds no longer so many."""
+        self._wanted = lines, tasks
+
+    def _say_room(self) -> None:
+        if self._wanted is not None and not self.holds(*self._wanted):
+            self._wanted = None
+            self.on_room()
 
     # -- for whoever runs handlers
 
@@ -181,8 +193,8 @@ class Express:
         line.partition.tasks -= 1
         self.done.append(item)
         self.count -= 1
-        if self.count == self.room_below:
-            self.on_room()
+        if self._wanted is not None:
+            self._say_room()
 
     def hand_over(self, item: Item) -> Start | None:
         """It needs the machine: its line settles.  What to report about from now on; None if it has settled before."""
@@ -229,8 +241,7 @@ class Express:
             if item in self.running:
                 self.running.discard(item)
                 self._handed.append((item, self._start(item, entry)))
-        if self.count <= self.room_below:
-            self.on_room()
+        self._say_room()
 
     def _start(self, item: Item, entry: Entry | None) -> Start:
         partition = item.line.partition
@@ -238,7 +249,7 @@ class Express:
             entry = Entry(item.line.key)  # of a partition that was let go: nobody listens
         return Start(partition, entry, item.wire(), self.state_of(item), careful=False)
 
-    def settle_partition(self, partition: "Partition") -> None:
+    def settle_partition(self, partition: Partition) -> None:
         for line in list(partition.lines.values()):
             self.settle(line)
 
@@ -252,7 +263,7 @@ class Express:
                 self.settle(item.line)
             by_age.popleft()
 
-    def drop_partition(self, partition: "Partition") -> None:
+    def drop_partition(self, partition: Partition) -> None:
         """It is let go: what runs of it says nothing any more."""
         for line in partition.lines.values():
             line.over = True
@@ -262,8 +273,7 @@ class Express:
         partition.lines.clear()
         self.done = [item for item in self.done if item.line.partition is not partition]
         self._fresh = [item for item in self._fresh if item.line.partition is not partition]
-        if self.count <= self.room_below:
-            self.on_room()
+        self._say_room()
 
     # -- what is written
 
@@ -273,16 +283,19 @@ class Express:
             return
         engine, worker = self._engine, self._worker
         done, self.done = self.done, []
+        counts: Counter[tuple[Partition, bool]] = Counter()
         for item in done:
-            line, task = item.line, item.task
+            line = item.line
             partition = line.partition
             item.sequence = item.sequence or partition.next_number()
-            told = history.run_through(task, item, worker)
+            told = history.run_through(item.task, item, worker)
             engine.put("task-events", partition.number, line.key, told)
             if item.rowed:
                 engine.put("changelog", partition.number, rows.task_key(item.sequence, line.key), None)
-            totals.add_run_through(partition.totals, parked=not item.rowed)
-            engine.time_run(task.type, item.accepted.wall_ms, item.started, item.ended)
+            counts[partition, not item.rowed] += 1
+        for (partition, parked), count in counts.items():
+            totals.add_run_through(partition.totals, count, parked=parked)
+        engine.time_runs(done)
 
     def cut(self) -> None:
         """A transaction ends here: what has not ended is kept from now on."""

@@ -39,8 +39,11 @@ class Runner(Protocol):
     def drive(self) -> None:
         """Look after the engine's express lane: tasks wait in it, or have left it while they run."""
 
-    async def room(self) -> None:
-        """Wait until few tasks are in the express lane, for a moment at most: one group must not hold up others."""
+    async def room(self) -> bool:
+        """Wait until there is room in the express lane, but for a moment only: one group must not hold up others.
+
+        False if there is none yet.
+        """
 
     def begin(self, start: Start) -> None:
         """Run it.  Exactly one call of `report` says that it has ended, unless the process ends."""

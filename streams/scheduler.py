@@ -51,6 +51,11 @@ HELD_MS = 2_000
 REJOIN_S_MAX = 2.0
 COMMIT_S_MAX = limits.TRANSACTION_TIMEOUT_MS / 1000 + 2
 CHECK_INTERVAL_MS = 10_000
+PART_RECORDS = 200  # taken in at once where handlers run here
+# While so many groups or tasks are in the express lane, the next transaction waits a little: what ends until then costs
+# it no row.  Readers wait for it, commands, and what is to start on workers.
+BUSY = 50, 100
+LINGER_S = 0.02
 
 T = TypeVar("T")
 Offsets = dict[tuple[TopicName, int], int]
@@ -322,8 +327,7 @@ class Scheduler:
                     if not batch.is_stale and self._trusted:
                         await self._take_step(batch.records, batch.ends, batch.group)
             elif not batch.is_stale and self._trusted and self.loading is None:
-                self._take_in(self._local, batch)
-                await self._local.room()
+                await self._take_in_parts(self._local, batch)
         except Exception as error:  # Faust would start the agent again, on half a truth
             self.fail(error)
         batch.release()
@@ -365,13 +369,25 @@ class Scheduler:
             self._note_stuck(moment)
             self._hold_intake()
 
-    def _take_in(self, local: Runner, batch: Batch) -> None:
-        """The first part of a step: what can begin here begins, all else waits for the step that follows at once."""
+    async def _take_in_parts(self, local: Runner, batch: Batch) -> None:
+        """A batch, as its tasks find room."""
         self._note_read(batch.records, batch.ends, batch.group)
+        inputs = self._inputs(batch.records)
+        part = PART_RECORDS
+        while True:
+            now_in, inputs = inputs[:part], inputs[part:]
+            self._take_in(local, now_in, {} if inputs else self._ends(batch.ends))
+            if not await local.room():
+                part = len(inputs)  # the rest at once
+            if not inputs or batch.is_stale or not self._trusted:
+                return
+
+    def _take_in(self, local: Runner, inputs: list[Input], ends: dict[tuple[str, int], int]) -> None:
+        """The first part of a step: what can begin here begins, all else waits for the step that follows at once."""
         repeated = self._repeated()
         try:
             self._open_local()
-            self.engine.take_in(self._inputs(batch.records), self._ends(batch.ends), now())
+            self.engine.take_in(inputs, ends, now())
         except RecordFailed as error:
             self._note_suspect(error)
             self._distrust()
@@ -540,6 +556,8 @@ class Scheduler:
                 async with self._step:
                     if self._trusted and self.engine.partitions:
                         await self._take_step([], {})
+                if self.engine.express is not None and self.engine.express.holds(*BUSY):
+                    await asyncio.sleep(LINGER_S)
             except Exception as error:
                 self.fail(error)
 

@@ -25,11 +25,11 @@ def add(totals: Totals, event: Event) -> None:
         _count(totals, REFUSED, event.reason or "")
 
 
-def add_run_through(totals: Totals, *, parked: bool) -> None:
-    """Count the events of a task that was dispatched, ran and succeeded, and was parked before if it says so."""
+def add_run_through(totals: Totals, tasks: int, *, parked: bool) -> None:
+    """Count the events of so many tasks that were dispatched, ran and succeeded; perhaps they were parked before."""
     counts = totals.setdefault(STATES, {})
     for state in _RUN_THROUGH if parked else _RUN_THROUGH[1:]:
-        counts[state] = counts.get(state, 0) + 1
+        counts[state] = counts.get(state, 0) + tasks
 
 
 def _count(totals: Totals, what: str, label: str) -> None:
