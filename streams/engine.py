@@ -187,6 +187,7 @@ class Engine:
 
         `dead`: boot ids of processes that are known to be gone.
         """
+        self.drop(partition.number)  # a rebalance may give again what it never took
         self._now = now
         gone = partition.left_by in dead or partition.left_by == self.boot_id
         if partition.left_running:

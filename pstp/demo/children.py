@@ -89,7 +89,8 @@ class Children:
         failures = []
         for name, child in stopping.items():
             try:
-                if code := child.wait(max(0.0, (deadline_ms - now().mono_ms) / 1000)):
+                code = child.wait(max(0.0, (deadline_ms - now().mono_ms) / 1000))
+                if code not in (0, -signal.SIGTERM):  # one that had only just been started ends by the signal itself
                     failures.append(f"{name} ended with code {code}; {self._log_end(name)}")
             except subprocess.TimeoutExpired:
                 failures.append(f"{name} did not end within {STOP_S:g} s; {self._log_end(name)}")

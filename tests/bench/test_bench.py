@@ -59,7 +59,8 @@ def test_every_task_of_the_engines_bench_runs() -> None:
     bench.run([], 5)
     bench.run([b"a", b"b", b"a"] * 10, 30)
     assert bench.finished == 35
-    assert len(bench.engine.partitions[0].entries) == 5  # the idle ones, which have a state
+    (partition,) = bench.engine.partitions.values()
+    assert (len(partition.states), len(partition.entries)) == (5, 0), "idle groups are their state, the others nothing"
 
 
 def test_the_model_says_when_groups_are_too_few() -> None:

@@ -13,6 +13,8 @@ from tests.web.browser import ROOT, WAIT_MS, Tab, chromium
 from tests.web.conftest import Served
 from tests.web.lives import Log
 
+pytestmark = pytest.mark.long  # two minutes and more on two cores that do nothing else
+
 AXE = ROOT / "ui" / "node_modules" / "axe-core" / "axe.min.js"
 SCREENS = ["/", "/groups", "/group?id=seen", "/dead-letters", "/workers"]
 

@@ -15,6 +15,7 @@ from tests.web.test_read_model import HOSTILE
 EXAMPLES = int(os.environ.get("PSTP_API_EXAMPLES", "4"))
 
 
+@pytest.mark.long
 def test_requests_made_from_the_schema_never_break_the_server(served: Served) -> None:
     document = served.get("/api/openapi.json")
     schema = schemathesis.openapi.from_dict(document)

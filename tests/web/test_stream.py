@@ -6,6 +6,7 @@ import signal
 from typing import Any
 
 import httpx
+import pytest
 
 from pstp.web.folding import GroupRow
 from pstp.web.hub import MESSAGES_MAX, Hub
@@ -109,6 +110,7 @@ def test_an_unknown_id_is_told_to_load_again(served: Served) -> None:
         assert reader.resyncs == 1
 
 
+@pytest.mark.long
 def test_two_hundred_browsers_hear_the_same(served: Served) -> None:
     async def listen(client: httpx.AsyncClient, ready: asyncio.Semaphore) -> list[str]:
         heard: list[str] = []
