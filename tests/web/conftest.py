@@ -102,4 +102,5 @@ def served(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with System(settings, tmp_path_factory.mktemp("served")) as system:
         system.scheduler()
         system.worker()
+        until(lambda: system.metric("s1", "pstp_partitions_owned") == settings.partitions, what="all have an owner")
         yield Served(system)

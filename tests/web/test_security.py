@@ -233,7 +233,7 @@ def test_the_file_of_keys_holds_no_key_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     key, kept = new_key("ada", Role.OPERATOR)
     add_key(path, kept)
-    assert key.split("_")[2] not in path.read_text() and path.stat().st_mode & 0o077 == 0
+    assert key.split("_", 2)[2] not in path.read_text() and path.stat().st_mode & 0o077 == 0
     keys = Keys(read_keys(path))
     for _ in range(2):
         assert keys.check(key) == Principal("ada", Role.OPERATOR)
