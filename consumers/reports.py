@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -12,6 +13,7 @@ import structlog
 
 from streams import limits
 from streams.clock import mono_ns
+from streams.fatal import fatal_errors
 from streams.logs import kafka_logger
 from streams.protocol import PROTOCOL, Completion, Dispatch, Report, encode
 from streams.settings import Settings
@@ -79,7 +81,6 @@ class Reporter(threading.Thread):
         })  # fmt: skip
         self._sending = threading.RLock()  # order; taken again by acknowledgements that send
         self._sent: deque[_Sent] = deque()
-        self._producers = 0
         self._producer = self._new_producer()
 
     def send(self, claim: Claim, reports: tuple[Report, ...], acknowledged: Acknowledged | None = None) -> None:
@@ -113,7 +114,7 @@ class Reporter(threading.Thread):
             self._serve()
 
     def _serve(self) -> None:
-        self._producer.poll(0.1)
+        self._poll(self._producer, 0.1)
         with self._sending:
             while self._sent and self._sent[0].over:
                 self._sent.popleft()
@@ -140,7 +141,14 @@ class Reporter(threading.Thread):
                 producer.produce(self._topic, sent.value, sent.key, sent.partition, on_delivery=delivered)
                 return
             except BufferError:  # its queue is full: let it work
-                producer.poll(0.05)
+                self._poll(producer, 0.05)
+
+    def _poll(self, producer: ck.Producer, timeout_s: float) -> None:
+        try:
+            with fatal_errors():
+                producer.poll(timeout_s)
+        except ck.KafkaException as error:
+            self._on_fatal(f"no report can be delivered any more: {error.args[0].str()}")
 
     def _replace(self) -> None:
         """Go on with a new producer; the old one may be waiting for ever."""
@@ -155,17 +163,11 @@ class Reporter(threading.Thread):
             self._produce(sent)
 
     def _new_producer(self) -> ck.Producer:
-        self._producers += 1
-        number = self._producers
-
-        def failed(error: ck.KafkaError) -> None:
-            if error.fatal() and number == self._producers:
-                self._on_fatal(f"no report can be delivered any more: {error.str()}")
-
-        return ck.Producer(self._conf | {"error_cb": failed}, logger=kafka_logger())
+        return ck.Producer(self._conf, logger=kafka_logger())
 
 
 def _bury(producer: ck.Producer) -> None:
     """Its clean-up may hang as well, so it has a thread of its own."""
     producer.purge()
-    producer.flush(1)
+    with suppress(ck.KafkaException), fatal_errors():
+        producer.flush(1)

@@ -10,6 +10,7 @@ import confluent_kafka as ck
 from producers.message import Record
 from streams import limits
 from streams.errors import UserError
+from streams.fatal import fatal_errors
 from streams.settings import Settings
 
 CONNECT_S: Final = 10.0
@@ -79,7 +80,8 @@ class Connection:
     def poll(self, producer: ck.Producer, timeout_s: float) -> ck.KafkaError | None:
         """Serve callbacks; returns the fatal error after which this producer only gives back what it holds."""
         try:
-            producer.poll(timeout_s)
+            with fatal_errors():
+                producer.poll(timeout_s)
         except ck.KafkaException as error:
             self._retire(producer)
             fatal: ck.KafkaError = error.args[0]

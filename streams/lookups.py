@@ -23,6 +23,7 @@ class Lookups:
         self._workers = ck.Consumer(settings.kafka(**{
             "group.id": settings.worker_group, "enable.auto.commit": False, "isolation.level": "read_uncommitted",
             "enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 5,
+            "fetch.wait.max.ms": 10,  # the end of a partition is told by an empty fetch
         }), logger=kafka_logger())  # fmt: skip
 
     def completion_ends(self, partitions: Iterable[int]) -> dict[int, int]:

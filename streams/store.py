@@ -26,6 +26,7 @@ log = structlog.get_logger("store")
 
 _READ_S = 0.1
 _READ_RECORDS = 10_000
+_QUEUED_KIB = 2_048  # per partition, fetched ahead: without a bound, 32 long partitions took 2 GiB
 _KEEP_S_MAX = 0.5
 _RELEASE_RECORDS = 2  # the stamp and the marker of its transaction
 _OPEN_S_MAX = 2 * limits.TRANSACTION_TIMEOUT_MS / 1000  # longer, and Kafka has not ended it by itself
@@ -190,7 +191,8 @@ class _Reader:
         conf: dict[str, Any] = settings.kafka(**{
             "group.id": f"{settings.app}-loader", "enable.auto.commit": False, "auto.offset.reset": "earliest",
             "isolation.level": "read_committed", "enable.partition.eof": True, "fetch.queue.backoff.ms": 5,
-            "queued.min.messages": 100_000, "fetch.wait.max.ms": 10, "check.crcs": False,
+            "queued.min.messages": 100_000, "queued.max.messages.kbytes": _QUEUED_KIB, "fetch.wait.max.ms": 10,
+            "check.crcs": False,
         })  # fmt: skip
         self._consumer = ck.Consumer(conf, logger=kafka_logger())
         self._topic, self._interrupted, self._on_progress = topic, interrupted, on_progress

@@ -60,14 +60,20 @@ def plan_topics(settings: Settings) -> dict[TopicName, TopicPlan]:
         # A dead letter is what an operator still has of a task: kept long after its events.
         plan("dead-letters", n, _kept(max(DEAD_LETTERS_KEPT_H, settings.retention_hours))),
         # Recovery reads all of it, so it has to cost what the live rows cost: what is never compacted (the newest
-        # segment) is small, and at most a quarter of the rest is dead.  Less would write every row ten times.
-        plan("changelog", n, _compacted(segment_bytes=16 * _MIB, segment_ms=300_000, dirty_ratio=0.25)),
+        # segments) is small, for all partitions together, and at most a quarter of the rest is dead.  Less would write
+        # every row ten times.
+        plan("changelog", n, _compacted(segment_bytes=_segment_bytes(n), segment_ms=300_000, dirty_ratio=0.25)),
     ))  # fmt: skip
 
 
 def min_insync(replicas: int) -> dict[str, str]:
     """With three replicas one may be away and an acknowledged record is still in two places."""
     return {"min.insync.replicas": "2" if replicas >= 3 else "1"}
+
+
+def _segment_bytes(partitions: int) -> int:
+    """Of the changelog: one owner may have to read the newest segments of all its partitions."""
+    return max(_MIB, min(16 * _MIB, 128 * _MIB // partitions))
 
 
 def _kept(hours: int | None) -> dict[str, str]:

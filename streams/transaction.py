@@ -21,6 +21,7 @@ from streams.catalogue import RECORDS, SHORT_S
 from streams.clock import mono_ns
 from streams.distribution import Distribution
 from streams.engine import Output
+from streams.fatal import fatal_errors
 from streams.logs import kafka_logger
 from streams.partition import INPUTS
 from streams.settings import Settings, TopicName
@@ -98,7 +99,9 @@ class Transactor:
         for topic in OUTPUTS:
             for partition in range(plans[topic].partitions):
                 producer.produce(self._topic(topic), b"", b"", partition)
-        if producer.flush(FLUSH_S):
+        with fatal_errors():
+            unsent = producer.flush(FLUSH_S)
+        if unsent:
             raise ck.KafkaException(ck.KafkaError(ck.KafkaError._TIMED_OUT, "the broker does not take records"))
         positions = [ck.TopicPartition(self._topic(t), p, 0) for t in INPUTS for p in range(self._settings.partitions)]
         # Of a consumer that is no member: that may take part in a transaction, and this one changes nothing.
@@ -117,7 +120,9 @@ class Transactor:
             assert self._producer is not None
             self._write(self._producer, outputs)
             # Else AddOffsetsToTxn meets AddPartitionsToTxn: CONCURRENT_TRANSACTIONS, and 100 ms of back-off.
-            if self._producer.flush(FLUSH_S):
+            with fatal_errors():
+                unsent = self._producer.flush(FLUSH_S)
+            if unsent:
                 raise TransactionFailed(f"the broker did not take everything within {FLUSH_S} s")
             positions = [ck.TopicPartition(self._topic(t), p, offset) for (t, p), offset in offsets.items()]
             self._producer.send_offsets_to_transaction(positions, group, COMMIT_S)

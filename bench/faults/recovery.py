@@ -78,7 +78,7 @@ def load(settings: Settings) -> dict[str, Any]:
     loaded = store.load(range(PARTITIONS))
     return {
         "seconds": round(time.monotonic() - began_s, 2), "cpu_seconds": round(time.process_time() - cpu_s, 2),
-        "groups": sum(len(p.entries) for p in loaded.values()),
+        "groups": sum(len(p.entries) + len(p.states) for p in loaded.values()),
     }  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def main() -> None:
         print(json.dumps(load(Settings(app=options.load, partitions=PARTITIONS))))
         return
     runs = [("parked", 10_000), ("parked", 100_000), ("parked", 1_000_000), ("state", 1_000_000)]
-    runs.append(("finished", options.finished))
+    runs += [("finished", options.finished // 10), ("finished", options.finished)]
     with TemporaryDirectory() as folder, EmbeddedBroker(Path(folder) / "kafka") as broker:
         found = []
         for kind, count in runs:

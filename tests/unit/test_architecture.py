@@ -29,7 +29,7 @@ PURE_MAY_IMPORT = PURE | {"streams", "streams.settings", "streams.clock"}
 # What workers and publishers may use of the scheduler's package: what is pure, and what every process needs.
 SHARED = PURE_MAY_IMPORT | {
     "streams.members", "streams.http", "streams.logs", "streams.exposition", "streams.kafka_stats",
-    "streams.targets",
+    "streams.targets", "streams.fatal",
     "streams.topics",  # a worker, too, must not run on topics that are not the recorded ones
     "streams.admin",  # and an outage of Kafka is no reason to stop
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import confluent_kafka as ck
 import pytest
 
 import consumers.reports
@@ -67,3 +68,20 @@ def test_a_late_producer_is_replaced_and_its_reports_are_sent_again_in_order(mon
     assert told == [None, None, None] and reporter.unacknowledged() == 0
     stuck.given[0][1](None, None)  # it was in the log all the time: nobody is told twice
     assert len(told) == 3
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["raised", "hidden by the callback after it"])
+def test_a_worker_whose_reports_can_never_be_delivered_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    class Doomed(FakeProducer):
+        def poll(self, timeout_s: float) -> None:
+            fatal = ck.KafkaException(ck.KafkaError(ck.KafkaError._FATAL, "the broker forgot this producer"))
+            if not hidden:
+                raise fatal
+            raise SystemError("LogRecord returned a result with an exception set") from fatal
+
+    monkeypatch.setattr(consumers.reports.ck, "Producer", Doomed)
+    why: list[str] = []
+    Reporter(Settings(), "w1", "boot", on_fatal=why.append)._serve()
+    assert why and "the broker forgot this producer" in why[0]
