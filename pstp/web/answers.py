@@ -26,7 +26,7 @@ def overview(
     figures: Figures, members: list[Member], running: int, lag_s: float, cluster: str, now_ms: int
 ) -> models.Overview:
     recent = figures.history[-THROUGHPUT_S:]
-    executions = figures.counts.get("executions", 0)
+    executions, begun = figures.counts.get("executions", 0), figures.counts.get("begun", 0)
     return models.Overview(
         throughput=round(sum(recent) / max(1, len(recent)), 1), ready=figures.group("ready"), running=running,
         parked=max(0, figures.unfinished - figures.counts.get("busy", 0)),
@@ -35,8 +35,9 @@ def overview(
         groups=figures.groups, oldest_ms=figures.oldest_ms, lag_s=round(lag_s, 2),
         workers=sum(m.role == "worker" for m in members), slots=sum(m.slots for m in members if m.role == "worker"),
         slots_used=running, schedulers=sum(m.role == "scheduler" for m in members), cluster=cluster,
-        verify=models.VerifyBadge(overlaps=figures.counts.get("overlaps", 0), executions=executions, at_ms=now_ms)
-        if executions else None,
+        verify=models.VerifyBadge(
+            overlaps=figures.counts.get("overlaps", 0), executions=executions, begun=begun, at_ms=now_ms
+        ) if begun else None,
         history=[float(n) for n in figures.history],
     )  # fmt: skip
 
@@ -97,9 +98,9 @@ def task_detail(named: Named, mask: Masker, text_max: int) -> models.TaskDetail:
         events=[
             models.TaskEvent(
                 at_ms=at_ms, state=state, kind=kind, attempt=attempt, worker=worker, reason=reason, note=note,
-                partition=partition, offset=offset,
+                partition=partition, offset=offset, error=error[0] if error else None,
             )
-            for at_ms, state, kind, attempt, worker, reason, note, partition, offset in steps_of(row.steps)
+            for at_ms, state, kind, attempt, worker, reason, note, partition, offset, *error in steps_of(row.steps)
         ],
     )  # fmt: skip
 
@@ -146,8 +147,8 @@ def explanation(
     )  # fmt: skip
 
 
-def members(found: list[Member], running: dict[str, list[Named]]) -> models.Members:
-    return models.Members(items=[
+def members(found: list[Member], running: dict[str, list[Named]], lease_s: float) -> models.Members:
+    return models.Members(lease_s=lease_s, items=[
         models.Member(
             instance=m.instance, role="scheduler" if m.role == "scheduler" else "worker", host=m.host, pid=m.pid,
             version=f"protocol {m.v}", at_ms=m.at_ms, partitions=list(m.partitions), slots=m.slots,

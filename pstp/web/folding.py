@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from pstp.verify.table import came_back_unrun
 from pstp.web.tables import key_of, shown, stored
 from streams.protocol import Event, EventKind, TaskState
 
@@ -16,6 +17,7 @@ UNFINISHED: Final = 1
 LETTER: Final = 2
 OVER: Final = 0
 _NO_GROUP: Final = 0
+ERROR_CHARS: Final = 500  # of each attempt's error; the last one is kept whole
 _text = msgspec.json.Encoder().encode
 # A task's states as its group counts them.
 _COUNTED: Final = {
@@ -275,9 +277,12 @@ class Batch:
                 event.state.value if event.state else "",
                 start_ms,
             )
+            self.counts["begun"] += 1
         if event.state in (TaskState.RUNNING, TaskState.CANCELLING):
             row.state = event.state.value
             return
+        if event.state is TaskState.PARKED and row.end_ms is None and came_back_unrun(event.reason, event.worker):
+            self.counts["begun"] -= 1  # its start was told, and it had not run
         row.state = event.state.value if event.state else ""
         if event.ended_at is None:
             row.end_ms = at_ms if row.end_ms is None else row.end_ms
@@ -371,4 +376,6 @@ def _step(event: Event, at_ms: int, partition: int, offset: int) -> str:
         partition,
         str(offset),
     ]
+    if event.error is not None:
+        words.append(f"{event.error.type}: {event.error.message}"[:ERROR_CHARS])
     return stored(_text(words).decode()) + "\n"

@@ -26,6 +26,9 @@ class Model(BaseModel):
 class VerifyBadge(Model):
     overlaps: NonNegativeInt
     executions: NonNegativeInt
+    """Whose workers told when they began and ended: those are compared."""
+    begun: NonNegativeInt
+    """All, also of workers that were lost."""
     at_ms: Ms
 
 
@@ -62,7 +65,7 @@ class Groups(Model):
     next: str | None
     """Cursor of the next page; None on the last one."""
     counts: dict[str, NonNegativeInt]
-    """All groups, by state."""
+    """By state, of those that `q` finds; of a search the first 10,000 are counted."""
 
 
 class GroupColumns(Model):
@@ -164,6 +167,8 @@ class TaskEvent(Model):
     note: str | None
     partition: NonNegativeInt
     offset: DecimalText
+    error: str | None = None
+    """Of an attempt that failed, cut."""
 
 
 class TaskError(Model):
@@ -231,6 +236,8 @@ class Member(Model):
 
 class Members(Model):
     items: list[Member]
+    lease_s: float
+    """How long a silent worker keeps its tasks."""
 
 
 class CommandAnswer(Model):

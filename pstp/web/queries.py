@@ -11,6 +11,7 @@ from pstp.web.tables import commands, counts, ended, executions, groups, positio
 
 LANE_MAX: Final = 200
 LINE_MAX: Final = 200
+COUNTED_MAX: Final = 10_000
 _UNFINISHED: Final = ("parked", "dispatched", "running", "cancelling", "retrying")
 _LIKE = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
 
@@ -90,9 +91,19 @@ class Queries:
         if which.state:
             query = query.where(groups.c.state == which.state)
         if which.text:
-            query = query.where(groups.c.name.ilike(f"%{stored(which.text).translate(_LIKE)}%", escape="\\"))
+            query = query.where(_named_like(which.text))
         with self._engine.begin() as connection:
             return [GroupRow(*row) for row in connection.execute(query)]
+
+    def group_counts(self, text: str | None) -> dict[str, int]:
+        """Groups by state.  Those of a search are counted out, up to COUNTED_MAX; all of them are folded counts."""
+        with self._engine.begin() as connection:
+            if text is None:
+                found = connection.execute(select(counts).where(counts.c.name.like("group:%")))
+                return {row.name[6:]: int(row.n) for row in found if row.n > 0}
+            part = select(groups.c.state).where(_named_like(text)).limit(COUNTED_MAX).subquery()
+            query = select(part.c.state, func.count()).group_by(part.c.state)
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def group(self, name: str) -> GroupRow | None:
         with self._engine.begin() as connection:
@@ -163,8 +174,13 @@ class Queries:
         with self._engine.begin() as connection:
             return [(row, shown(row.name or "")) for row in connection.execute(query)]
 
-    def letter_reasons(self) -> dict[str, int]:
+    def letter_reasons(self, group: str | None = None, task_type: str | None = None) -> dict[str, int]:
+        """How many there are of each reason, of those that the other filters find."""
         query = select(tasks.c.reason, func.count()).where(tasks.c.open == 2).group_by(tasks.c.reason)
+        if group is not None:
+            query = query.join(groups, groups.c.id == tasks.c.group_id).where(groups.c.name == stored(group))
+        if task_type is not None:
+            query = query.where(tasks.c.type == stored(task_type))
         with self._engine.begin() as connection:
             return {row[0] or "": row[1] for row in connection.execute(query)}
 
@@ -195,6 +211,10 @@ def steps_of(text: str) -> list[list[Any]]:
         except msgspec.DecodeError:
             break
     return found
+
+
+def _named_like(text: str) -> Any:
+    return groups.c.name.ilike(f"%{stored(text).translate(_LIKE)}%", escape="\\")
 
 
 def _short_tasks() -> list[Any]:

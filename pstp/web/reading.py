@@ -37,10 +37,12 @@ def _groups(router: APIRouter, site: Site) -> None:
         """Groups in the order in which they first appeared."""
         after = numbers(cursor, 1)[0] if cursor else 0
         found = queries.list_groups(GroupFilter(state, q), after, limit)
-        states = {n[6:]: max(0, c) for n, c in queries.figures(0, 0).counts.items() if n.startswith("group:") and c}
         items = [answers.group_summary(group) for group in found]
         return tagged(
-            request, models.Groups(items=items, next=str(found[-1].id) if len(found) == limit else None, counts=states)
+            request,
+            models.Groups(
+                items=items, next=str(found[-1].id) if len(found) == limit else None, counts=queries.group_counts(q)
+            ),
         )
 
     @router.get("/groups/columns", response_model=models.GroupColumns)
@@ -136,11 +138,11 @@ def _others(router: APIRouter, site: Site) -> None:
         found = queries.letters(reason, group, type, (before[0], before[1]) if before else None, limit)
         last = f"{found[-1][0].updated_ms}.{found[-1][0].id}" if len(found) == limit else None
         items = [answers.dead_letter(named, site.mask, site.web.text_max) for named in found]
-        return tagged(request, models.DeadLetters(items=items, next=last, reasons=queries.letter_reasons()))
+        return tagged(request, models.DeadLetters(items=items, next=last, reasons=queries.letter_reasons(group, type)))
 
     @router.get("/members", response_model=models.Members)
     def members(request: Request) -> Response:
-        return tagged(request, answers.members(site.alive(), queries.running()))
+        return tagged(request, answers.members(site.alive(), queries.running(), site.settings.lease_s))
 
 
 def numbers(cursor: str, count: int) -> list[int]:

@@ -92,8 +92,10 @@ def test_counts_and_pages_agree(served: Served) -> None:
         if (cursor := page["next"]) is None:
             break
     assert sorted(seen) == sorted(f"page-{n}" for n in range(25))
+    assert page["counts"] == {"idle": 25}
     columns = served.get("/api/groups/columns")
-    assert len(columns["ids"]) == served.get("/api/overview")["groups"] == sum(page["counts"].values())
+    counts = served.get("/api/groups")["counts"]
+    assert len(columns["ids"]) == served.get("/api/overview")["groups"] == sum(counts.values())
     assert len({len(column) for column in columns.values()}) == 1
 
 

@@ -19,7 +19,7 @@ function overview(): object {
   return {
     throughput: history.at(-1), ready: n("ready"), running: n("running"), parked: parked.reduce((a, b) => a + b, 0),
     failing: n("retrying"), deadLetters: 14, groups: COUNT, oldestMs: Date.now() - 43_000, lagS: 0.2, workers: 3, slots: 96,
-    slotsUsed: 71, schedulers: 2, cluster: "fixtures", verify: { overlaps: 0, executions: 336_776, atMs: Date.now() - 4000 }, history,
+    slotsUsed: 71, schedulers: 2, cluster: "fixtures", verify: { overlaps: 0, executions: 336_776, begun: 336_778, atMs: Date.now() - 4000 }, history,
   };
 }
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { commandLine, type Asked } from "@/folds/commands";
+import { commandLine, jobLine, type Asked } from "@/folds/commands";
 
 const asked = (more: Partial<Asked>): Asked => ({ kind: "pause_group", group: "a b", title: "", effect: "", ...more });
 
@@ -14,4 +14,12 @@ test("a command as a line that the CLI takes", () => {
 
 test("hostile groups stay one word", () => {
   expect(commandLine(asked({ group: "'; rm -rf /" }))).toBe(`pstp pause ''\\''; rm -rf /'`);
+});
+
+test("work on many as a line: a verb where there is one, else the request itself", () => {
+  expect(jobLine("/redrives", { filter: { reason: "timeout" }, place: "tail" }, "http://h")).toBe("pstp redrive --reason timeout --to tail");
+  expect(jobLine("/redrives", { filter: {}, place: "head" }, "http://h")).toBe("pstp redrive --to head");
+  expect(jobLine("/bulk", { kind: "pause_group", filter: { q: "it's" } }, "http://h")).toBe(
+    `curl http://h/api/bulk -H 'content-type: application/json' -d '{"kind":"pause_group","filter":{"q":"it'\\''s"}}'`,
+  );
 });

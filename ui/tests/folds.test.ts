@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
 
 import { diffLines } from "../src/folds/diff";
-import { GroupTable, select } from "../src/folds/groups";
+import { countStates, GroupTable, select, visible } from "../src/folds/groups";
 import { lookOf } from "../src/folds/states";
 import { fold, health, initial, retryDelayMs } from "../src/folds/stream";
 import { cellAt, wallLayout } from "../src/folds/wall";
-import { cli, indentJson, middle, span } from "../src/folds/words";
+import { cli, indentJson, middle, ranges, span } from "../src/folds/words";
 
 describe("the wall", () => {
   test.each([[1, 800, 600], [4044, 1300, 520], [100_000, 1300, 520], [100_000, 340, 400]])("%i groups in %i × %i", (count, width, height) => {
@@ -75,7 +75,44 @@ describe("groups", () => {
   });
 });
 
+describe("a hundred thousand groups", () => {
+  const table = new GroupTable();
+  const many = Array.from({ length: 100_000 }, (_, i) => i);
+  table.load({ ids: many.map((i) => `g${(i * 7919) % 100_000}`), states: many.map((i) => (i % 10 ? "idle" : "running")), parked: many, done: many, sinceMs: many });
+
+  test("are a few rows on the screen, wherever it is scrolled to", () => {
+    for (const top of [0, 31, 1_600_000, 3_199_000, 9_999_999]) {
+      const [first, last] = visible(table.size, top, 700, 32);
+      expect(last - first).toBeLessThanOrEqual(Math.ceil(700 / 32) + 8);
+      expect(first).toBeGreaterThanOrEqual(0);
+      expect(last).toBeLessThanOrEqual(table.size);
+    }
+    expect(visible(3, 0, 700, 32)).toEqual([0, 3]);
+    expect(visible(0, 0, 700, 32)).toEqual([0, 0]);
+  });
+
+  test("are not sorted again by a change of one", () => {
+    const order = table.byName();
+    table.apply({ group: "g5", state: "paused", parked: 1, done: 2, sinceMs: 3 }, 0);
+    expect(table.byName()).toBe(order);
+    table.apply({ group: "new", state: "idle", parked: 0, done: 0, sinceMs: 3 }, 0);
+    expect([...table.byName()].map((i) => table.ids[i]!)).toEqual([...table.ids].sort());
+  });
+
+  test("are counted by state under the search", () => {
+    const counts = countStates(table, "G9999");
+    const named = table.ids.filter((id) => id.startsWith("g9999"));
+    expect([...counts.values()].reduce((a, b) => a + b, 0)).toBe(named.length);
+    expect(countStates(table, "").get("paused")).toBe(1);
+  });
+});
+
 describe("words", () => {
+  test("numbers that follow each other are a range", () => {
+    expect(ranges([7, 0, 2, 1, 5, 8])).toBe("0–2, 5, 7–8");
+    expect(ranges([])).toBe("");
+  });
+
   test("big integers keep every digit", () => {
     expect(indentJson('{"id":9007199254740993,"s":"a{\\"b","e":{},"l":[1,2]}')).toBe('{\n  "id": 9007199254740993,\n  "s": "a{\\"b",\n  "e": {},\n  "l": [\n    1,\n    2\n  ]\n}');
   });

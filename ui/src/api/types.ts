@@ -18,7 +18,7 @@ export interface Overview {
   slotsUsed: number;
   schedulers: number;
   cluster: string;
-  verify: { overlaps: number; executions: number; atMs: number } | null;
+  verify: { overlaps: number; executions: number; begun: number; atMs: number } | null;
   /** Completed per second, one value a second, oldest first. */
   history: number[];
 }
@@ -48,6 +48,8 @@ export interface GroupDetail {
   parked: TaskRow[];
   groupState: string | null;
   partition: number;
+  /** Cursor of the executions before these; null if there are none. */
+  older: string | null;
 }
 
 export interface TaskEvent {
@@ -60,6 +62,7 @@ export interface TaskEvent {
   note: string | null;
   partition: number;
   offset: string;
+  error: string | null;
 }
 
 export interface TaskDetail extends TaskRow {

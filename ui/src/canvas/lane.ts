@@ -1,6 +1,7 @@
 import type { TimeAxis } from "@/folds/axis";
 import type { Bar } from "@/folds/lane";
 import { lookOf } from "@/folds/states";
+import { count, span } from "@/folds/words";
 
 import { context, palette } from "./paint";
 
@@ -8,13 +9,17 @@ export interface LaneView {
   width: number;
   height: number;
   selected: string;
-  /** Where a redrive would land; null when none is considered. */
-  ghost: { atMs: number; label: string } | null;
-  nowMs: number;
+  /** What comes next, right of the work that is done: how many are parked, and where a redrive would land among them. */
+  next: { parked: number; ghost: "head" | "tail" | null } | null;
 }
 
-const TOP = 26;
+/** Room that `next` takes, in px. */
+export const NEXT_PX = 168;
+const TOP = 24;
 const BOTTOM = 24;
+const NEXT_SHOWN = 3;
+
+type Color = (name: string) => string;
 
 /** One lane: bars by time with their fencing tokens, folds marked, overlaps in red over everything else. */
 export function drawLane(canvas: HTMLCanvasElement, axis: TimeAxis, bars: readonly Bar[], view: LaneView): void {
@@ -24,14 +29,12 @@ export function drawLane(canvas: HTMLCanvasElement, axis: TimeAxis, bars: readon
   ctx.font = "500 11px ui-monospace, 'DejaVu Sans Mono', monospace";
   ctx.textBaseline = "middle";
   ctx.fillStyle = color("--bg2");
-  ctx.fillRect(0, TOP, view.width, high);
+  ctx.fillRect(0, TOP, axis.width, high);
   folds(ctx, axis, view.height, color);
   for (const bar of bars) if (!bar.overlaps) drawBar(ctx, axis, bar, high, view, color);
   for (const bar of bars) if (bar.overlaps) drawBar(ctx, axis, bar, high, view, color);
-  if (view.ghost) ghost(ctx, axis.x(view.ghost.atMs), view.ghost.label, high, view.width, color);
+  if (view.next) next(ctx, Math.round(axis.width), high, view.next, color);
 }
-
-type Color = (name: string) => string;
 
 function drawBar(ctx: CanvasRenderingContext2D, axis: TimeAxis, bar: Bar, high: number, view: LaneView, color: Color): void {
   const x0 = Math.round(axis.x(bar.startMs));
@@ -65,15 +68,20 @@ function drawBar(ctx: CanvasRenderingContext2D, axis: TimeAxis, bar: Bar, high: 
   label(ctx, bar, x0, y, wide, tall, color);
 }
 
+/** The fencing token, along the bar or, where that is too narrow, down it. */
 function label(ctx: CanvasRenderingContext2D, bar: Bar, x0: number, y: number, wide: number, tall: number, color: Color): void {
-  const text = `#${shortToken(bar.token)}`;
-  if (wide < 22) return;
+  if (wide < 13) return;
+  const text = `#${shortToken(bar.token)}${bar.attempt > 1 ? ` ×${bar.attempt}` : ""}`;
+  const long = ctx.measureText(text).width;
   const inside = !bar.refused && lookOf(bar.state).shape !== "hatch";
   ctx.fillStyle = inside ? color("--bg") : color("--ink");
-  const fits = ctx.measureText(text).width <= wide - 8;
-  if (fits) ctx.fillText(text, x0 + 4, y + tall / 2);
-  if (bar.attempt > 1 && wide > 34 && fits) {
-    ctx.fillText(`×${bar.attempt}`, x0 + 4, y + tall / 2 + 14);
+  if (long <= wide - 8) ctx.fillText(text, x0 + 4, y + tall / 2);
+  else if (long <= tall - 10) {
+    ctx.save();
+    ctx.translate(x0 + wide / 2, y + tall - 5);
+    ctx.rotate(-Math.PI / 2);
+    ctx.fillText(text, 0, 0);
+    ctx.restore();
   }
 }
 
@@ -118,33 +126,68 @@ function notch(ctx: CanvasRenderingContext2D, x: number, y: number, tall: number
   ctx.fill();
 }
 
+/** Times below the work, and what was left out above its mark. */
 function folds(ctx: CanvasRenderingContext2D, axis: TimeAxis, height: number, color: Color): void {
-  let lastLabel = -1e9;
+  let timeEnds = -1e9;
+  let gapEnds = -1e9;
   for (const piece of axis.pieces) {
     if (piece.folded) {
-      zigzag(ctx, (piece.x0 + piece.x1) / 2, height, color("--s-quiet"));
-    } else if (piece.x0 - lastLabel > 76) {
+      const x = (piece.x0 + piece.x1) / 2;
+      zigzag(ctx, x, height, piece.x1 - piece.x0, color("--s-quiet"));
+      const left = span(piece.t1 - piece.t0);
+      const long = ctx.measureText(left).width;
+      if (x - long / 2 < gapEnds + 10 || x - long / 2 < 0) continue;
       ctx.fillStyle = color("--ink2");
-      ctx.fillText(new Date(piece.t0).toISOString().slice(11, 19), piece.x0 + 2, height - 10);
-      lastLabel = piece.x0;
+      ctx.fillText(left, x - long / 2, TOP - 9);
+      gapEnds = x + long / 2;
+    } else if (piece.x0 > timeEnds + 16 && piece.x0 < axis.width - 56) {
+      ctx.fillStyle = color("--ink2");
+      ctx.fillText(new Date(piece.t0).toLocaleTimeString("en-GB"), piece.x0, height - 10);
+      timeEnds = piece.x0 + 56;
     }
   }
 }
 
-function zigzag(ctx: CanvasRenderingContext2D, x: number, height: number, ink: string): void {
+function zigzag(ctx: CanvasRenderingContext2D, x: number, height: number, room: number, ink: string): void {
+  const swing = Math.min(3, room / 4);
   ctx.strokeStyle = ink;
+  ctx.globalAlpha = 0.55;
   ctx.lineWidth = 1;
   ctx.beginPath();
-  for (let y = TOP, side = -3; y <= height - BOTTOM; y += 6, side = -side) ctx.lineTo(x + side, y);
+  for (let y = TOP + 4, side = -swing; y <= height - BOTTOM - 4; y += 6, side = -side) ctx.lineTo(x + side, y);
   ctx.stroke();
+  ctx.globalAlpha = 1;
 }
 
-function ghost(ctx: CanvasRenderingContext2D, at: number, text: string, high: number, width: number, color: Color): void {
-  const x = Math.min(Math.round(at), width - 64);
+/** Right of "now": the parked line in its order, and the ghost of a redrive at the place where it would land. */
+function next(ctx: CanvasRenderingContext2D, from: number, high: number, view: NonNullable<LaneView["next"]>, color: Color): void {
+  ctx.fillStyle = color("--ink2");
+  ctx.fillRect(from + 5, TOP, 1, high);
+  ctx.fillText("now", Math.max(0, from - 6), TOP - 9);
+  let x = from + 14;
+  if (view.ghost === "head") x = ghost(ctx, x, high, color);
+  const shown = Math.min(NEXT_SHOWN, view.parked);
+  ctx.strokeStyle = color("--s-quiet");
+  ctx.lineWidth = 1;
+  for (let i = 0; i < shown; i++, x += 15) ctx.strokeRect(x + 0.5, TOP + 8.5, 11, high - 17);
+  if (view.parked > shown) {
+    const more = `+${count(view.parked - shown)}`;
+    ctx.fillStyle = color("--ink2");
+    ctx.fillText(more, x + 2, TOP + high / 2);
+    x += ctx.measureText(more).width + 8;
+  }
+  if (view.ghost === "tail") ghost(ctx, x, high, color);
+}
+
+function ghost(ctx: CanvasRenderingContext2D, x: number, high: number, color: Color): number {
   ctx.strokeStyle = ctx.fillStyle = color("--accent");
   ctx.setLineDash([4, 3]);
   ctx.lineWidth = 1.5;
-  ctx.strokeRect(x + 1, TOP + 8, 60, high - 16);
+  ctx.strokeRect(x + 1, TOP + 8, 20, high - 16);
+  ctx.globalAlpha = 0.15;
+  ctx.fillRect(x + 1, TOP + 8, 20, high - 16);
+  ctx.globalAlpha = 1;
   ctx.setLineDash([]);
-  ctx.fillText(text, Math.max(0, Math.min(x, width - ctx.measureText(text).width)), TOP - 8);
+  ctx.fillText("lands here", x, TOP + high + 12);
+  return x + 27;
 }

@@ -1,6 +1,6 @@
 /**
- * Time axis of a lane.  Idle stretches are folded to a mark of fixed width, so that the work fills the picture; a fold
- * is always drawn as one, or two bars around it would look adjacent.
+ * Time axis of a lane.  Idle stretches are folded to a mark, so that the work fills the picture; a fold is always drawn
+ * as one, or two bars around it would look adjacent.  Ten times the idle time makes a fold 12 px wider, up to FOLD_PX.
  */
 
 export interface Span {
@@ -17,6 +17,13 @@ export interface Piece {
 }
 
 export const FOLD_PX = 28;
+const FOLD_PX_MIN = 8;
+/** What every stretch of work gets before the rest is shared by duration: a task of a millisecond can be seen. */
+const WORK_PX_MIN = 3;
+
+function foldPx(gapMs: number, idleMs: number): number {
+  return Math.min(FOLD_PX, FOLD_PX_MIN + 12 * Math.log10(gapMs / Math.max(1, idleMs)));
+}
 
 /** Busy spans, merged; gaps longer than `idleMs` between them are what gets folded. */
 export function busySpans(spans: readonly Span[], idleMs: number): Span[] {
@@ -38,20 +45,23 @@ export class TimeAxis {
   constructor(spans: readonly Span[], width: number, idleMs: number) {
     this.width = width;
     const busy = busySpans(spans, idleMs);
-    const folds = Math.max(0, busy.length - 1);
-    // Folds may take at most half of the picture; with more of them, each gets narrower.
-    const foldPx = folds ? Math.min(FOLD_PX, width / 2 / folds) : 0;
+    const gaps = busy.slice(1).map((span, i) => foldPx(span.start - busy[i]!.end, idleMs));
+    const wanted = gaps.reduce((sum, px) => sum + px, 0);
+    const shrink = wanted > width / 2 ? width / 2 / wanted : 1; // folds take at most half of the picture
     const total = busy.reduce((sum, s) => sum + Math.max(1, s.end - s.start), 0);
-    const scale = (width - folds * foldPx) / (total || 1);
+    const room = width - wanted * shrink;
+    const least = busy.length ? Math.min(WORK_PX_MIN, room / 2 / busy.length) : 0;
+    const scale = (room - busy.length * least) / (total || 1);
     this.pieces = [];
     let x = 0;
     busy.forEach((span, i) => {
       const previous = busy[i - 1];
       if (previous) {
-        this.pieces.push({ t0: previous.end, t1: span.start, x0: x, x1: x + foldPx, folded: true });
-        x += foldPx;
+        const fold = gaps[i - 1]! * shrink;
+        this.pieces.push({ t0: previous.end, t1: span.start, x0: x, x1: x + fold, folded: true });
+        x += fold;
       }
-      const wide = Math.max(1, span.end - span.start) * scale;
+      const wide = least + Math.max(1, span.end - span.start) * scale;
       this.pieces.push({ t0: span.start, t1: span.end, x0: x, x1: x + wide, folded: false });
       x += wide;
     });

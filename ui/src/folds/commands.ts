@@ -2,7 +2,7 @@
 
 import type { CommandKind } from "@/api/types";
 
-import { cli } from "./words";
+import { cli, shellQuote } from "./words";
 
 export interface Asked {
   kind: CommandKind;
@@ -37,4 +37,13 @@ export function commandLine(asked: Asked): string {
   if (kind === "edit_head") words.push(asked.payload ?? "");
   if (asked.ifHead) words.push("--if-head", asked.ifHead);
   return cli(...words);
+}
+
+/** The line for work on many.  Redrives have a verb of their own; a filter of groups is known to the HTTP API alone. */
+export function jobLine(path: string, body: Record<string, unknown>, origin: string): string {
+  if (path === "/redrives") {
+    const filter = body.filter as Record<string, string>;
+    return cli("redrive", ...["group", "reason"].flatMap((name) => (filter[name] ? [`--${name}`, filter[name]] : [])), "--to", String(body.place ?? "head"));
+  }
+  return ["curl", `${origin}/api${path}`, "-H", "content-type: application/json", "-d", JSON.stringify(body)].map(shellQuote).join(" ");
 }

@@ -58,3 +58,43 @@ export function hit(sorted: readonly Bar[], time: number, slackMs: number): numb
   }
   return -1;
 }
+
+/** What the lane looked like at `untilMs`: later executions had not begun, and what ended later still ran. */
+export function asOf(executions: readonly Execution[], untilMs: number): Execution[] {
+  return executions
+    .filter((e) => e.startMs <= untilMs)
+    .map((e) => (e.endMs !== null && e.endMs > untilMs ? { ...e, state: "running", endMs: null, refused: false } : e));
+}
+
+/**
+ * Executions known so far with a page of them put in, each as the page says it, oldest first.  If the page begins behind
+ * all that is known, something between may be missing: then what was known before is dropped.
+ */
+export function joinPages(known: readonly Execution[], page: readonly Execution[]): Execution[] {
+  const tokens = new Set(page.map((e) => e.token));
+  const first = page[0]?.token;
+  if (first === undefined) return [...known];
+  const kept = known.filter((e) => !tokens.has(e.token));
+  const older = kept.filter((e) => before(e.token, first));
+  const newer = kept.filter((e) => !before(e.token, first));
+  const touches = kept.length < known.length || newer.length > 0;
+  return [...(touches ? older : []), ...page, ...newer];
+}
+
+/** Whether a token was given out earlier; they are whole numbers that JavaScript's may not hold. */
+function before(a: string, b: string): boolean {
+  return a.length !== b.length ? a.length < b.length : a < b;
+}
+
+/** How idle a lane must be to be folded: as long as its usual task takes, so that the work fills the picture. */
+export function idleMsOf(shown: readonly Bar[]): number {
+  const took = shown.map((bar) => bar.end - bar.startMs).sort((a, b) => a - b);
+  return Math.max(20, took[took.length >> 1] ?? 0);
+}
+
+/** Which bars a window shows that holds `size` of them and ends before index `end`: [first, last), always within. */
+export function windowOf(total: number, size: number, end: number): [number, number] {
+  const many = Math.max(1, Math.min(total, size));
+  const last = Math.max(Math.min(many, total), Math.min(total, end));
+  return [Math.max(0, last - many), last];
+}

@@ -17,7 +17,8 @@ export interface Explanation {
 
 export interface Part {
   text: string;
-  to?: "task" | "workers" | "dead-letters";
+  /** A screen, or a place on the group's own: its parked line, its lane, its buttons. */
+  to?: "task" | "workers" | "dead-letters" | "line" | "lane" | "actions";
   id?: string;
 }
 
@@ -26,7 +27,8 @@ export function waitSentence(e: Explanation, nowMs: number): Part[] {
   if (e.limiter) parts.push({ text: ` It waits for ` }, { text: e.limiter, to: "workers" }, { text: "." });
   if (e.expectedMs != null && e.parked > 0) {
     const leftMs = e.expectedMs - nowMs;
-    parts.push({ text: leftMs > 0 ? ` The next starts in about ${span(leftMs)}.` : " The next may start at any moment." });
+    if (leftMs > 0) parts.push({ text: " The next starts " }, { text: `in about ${span(leftMs)}`, to: "lane" }, { text: "." });
+    else parts.push({ text: " The next may start " }, { text: "at any moment", to: "lane" }, { text: "." });
   }
   return parts;
 }
@@ -34,7 +36,7 @@ export function waitSentence(e: Explanation, nowMs: number): Part[] {
 function blocker(e: Explanation, nowMs: number): Part[] {
   if (e.paused) {
     const by = e.paused.actor ? ` by ${e.paused.actor}` : "";
-    return [{ text: `Paused${by} ${ago(nowMs - e.paused.sinceMs)}${e.paused.note ? `: ${e.paused.note}` : ""}.` }];
+    return [{ text: `Paused${by}`, to: "actions" }, { text: ` ${ago(nowMs - e.paused.sinceMs)}${e.paused.note ? `: ${e.paused.note}` : ""}.` }];
   }
   if (!e.head) return [{ text: "Idle: nothing waits, nothing runs." }];
   const task: Part = { text: e.head.taskId, to: "task", id: e.head.taskId };
@@ -59,7 +61,7 @@ function blocker(e: Explanation, nowMs: number): Part[] {
 function position(e: Explanation): Part[] {
   if (e.parked === 0) return e.head ? [{ text: " Nothing is parked behind it." }] : [];
   const many = e.parked === 1 ? "1 task is" : `${e.parked.toLocaleString("en")} tasks are`;
-  return [{ text: ` ${many} parked behind it, in order.` }];
+  return [{ text: " " }, { text: many, to: "line" }, { text: " parked behind it, in order." }];
 }
 
 function nth(attempt: number): string {

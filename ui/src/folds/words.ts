@@ -22,6 +22,18 @@ export function ago(ms: number): string {
   return ms < 1000 ? "just now" : `${span(ms)} ago`;
 }
 
+/** Numbers as ranges: 0–3, 5, 7–9. */
+export function ranges(numbers: readonly number[]): string {
+  const sorted = [...numbers].sort((a, b) => a - b);
+  const parts: string[] = [];
+  for (let i = 0; i < sorted.length; i++) {
+    const from = sorted[i]!;
+    while (sorted[i + 1] === sorted[i]! + 1) i++;
+    parts.push(sorted[i] === from ? `${from}` : `${from}–${sorted[i]}`);
+  }
+  return parts.join(", ");
+}
+
 /** Keeps both ends of a long id. */
 export function middle(text: string, max = 28): string {
   const chars = [...text];
@@ -58,6 +70,9 @@ export function indentJson(text: string): string {
 export function shellQuote(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
+
+/** What an empty screen offers to begin with. */
+export const FIRST_TASK = `pstp submit customer-17 mail.send '{"to": "a@example.org"}'`;
 
 export function cli(...words: string[]): string {
   return ["pstp", ...words.map(shellQuote)].join(" ");
