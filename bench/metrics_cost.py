@@ -1,48 +1,90 @@
-"""What metrics cost the scheduler: `python bench/metrics_cost.py`.
+"""What metrics cost: `python bench/metrics_cost.py [ROUNDS]`, on an idle machine.
 
-CPU of the engine for the same work with and without counting, in turns; the median of 7 differences and their spread.
+CPU seconds of PSTP's processes for the same 100,000 tasks, with all counting and without any, in turns.  Given are the
+median of the rounds' differences and a 95 % confidence interval of it (bootstrap).  Counting includes librdkafka's
+statistics; a scrape is measured by itself and added as often as one comes each ten seconds.
 """
 
+import random
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+import time
+import urllib.request
+from pathlib import Path
 
-from pstp.bench.flatness import Bench
-from streams import totals
-from streams.engine import Engine
+from pstp.bench import sides
+from pstp.bench.bed import Bed
+from pstp.bench.machine import cpu_s
+from pstp.bench.work import WORKS
 
-TASKS, GROUPS, ROUNDS = 20_000, 2_000, 7
-KEYS = [b"g%d" % (number % GROUPS) for number in range(TASKS)]
+ROUNDS = 7
+SCRAPE_EVERY_S = 10
+HERE = Path(__file__).parent
+SIDES = {"scheduler and worker": sides.pstp_workers, "pstp run": sides.pstp_local}
 
 
-@contextmanager
-def uncounted() -> Iterator[None]:
-    """The engine without its counts of outcomes and its histograms."""
-    add, timed = totals.add, Engine._time
-    nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-    totals.add, Engine._time = nothing, nothing  # type: ignore[method-assign]
+def interval(values: list[float]) -> tuple[float, float]:
+    """95 % of the medians of samples drawn from these."""
+    chance = random.Random(1)
+    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(10_000))
+    return medians[250], medians[9_750]
+
+
+def scrape_cost_s(bed: Bed) -> tuple[float, int]:
+    """CPU seconds of one scrape of a scheduler with some types, and its bytes."""
+    settings = bed.settings(bed.name(), partitions=8)
+    child = bed.pstp(settings, "scheduler", PSTP_INSTANCE="scraped", PSTP_HTTP="127.0.0.1:18099")
+    address = "http://127.0.0.1:18099/metrics"
+    sides._wait(lambda: b"pstp_partitions_owned 8.0" in get(address), 60, "the scheduler", [child])
+    before, count = cpu_s(child.pid), 200
+    began_s = time.monotonic()
+    for _ in range(count):
+        size = len(get(address))
+    took_s = time.monotonic() - began_s
+    used_s = cpu_s(child.pid) - before
+    idle_before = cpu_s(child.pid)
+    time.sleep(took_s)
+    used_s -= cpu_s(child.pid) - idle_before
+    child.terminate()
+    child.wait(30)
+    bed.drop(settings.app)
+    return used_s / count, size
+
+
+def get(address: str) -> bytes:
     try:
-        yield
-    finally:
-        totals.add, Engine._time = add, timed  # type: ignore[method-assign]
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            found: bytes = answer.read()
+            return found
+    except OSError:
+        return b""
 
 
-def main() -> None:
-    Bench({}).run(KEYS, TASKS)  # warm
-    counted_s, uncounted_s = [], []
-    for number in range(ROUNDS):
-        print(f"round {number + 1} of {ROUNDS}", flush=True)
-        counted_s.append(Bench({}).run(KEYS, TASKS))
-        with uncounted():
-            uncounted_s.append(Bench({}).run(KEYS, TASKS))
-    shares = sorted((a - b) / b for a, b in zip(counted_s, uncounted_s, strict=True))
-    extra_s = (statistics.median(counted_s) - statistics.median(uncounted_s)) * 1e5
-    print(f"engine: {statistics.median(counted_s) * 1e6:.1f} µs CPU per task")
-    print(
-        f"counting: {statistics.median(shares):+.1%} of the engine's CPU (median of {ROUNDS}, from {shares[0]:+.1%} to "
-        f"{shares[-1]:+.1%}), {extra_s:.3f} CPU seconds per 100,000 tasks"
-    )
+def main(rounds: int) -> None:
+    work = WORKS["0ms"]
+    with Bed() as bed:
+        scrape_s, size = scrape_cost_s(bed)
+        print(f"one scrape of a scheduler: {scrape_s * 1e3:.1f} ms of CPU, {size:,} bytes", flush=True)
+        for name, run in SIDES.items():
+            shares, extras, spent = [], [], []
+            for number in range(rounds + 1):  # the first one warms up
+                used = {}
+                order = ("0", "1") if number % 2 else ("1", "0")
+                for uncounted in order:
+                    result = run(bed, work, PYTHONPATH=HERE / "uncounted", BENCH_UNCOUNTED=uncounted)
+                    scrapes = result.seconds / SCRAPE_EVERY_S if uncounted == "0" else 0
+                    used[uncounted] = (result.cpu_s + scrapes * scrape_s) * 100_000 / result.tasks
+                print(f"{name}, round {number}: {used['0']:.2f} s counting, {used['1']:.2f} s not", flush=True)
+                if number:
+                    shares.append(used["0"] / used["1"] - 1)
+                    extras.append(used["0"] - used["1"])
+                    spent.append(used["1"])
+            low, high = interval(shares)
+            print(
+                f"{name}: {statistics.median(shares):+.1%} (95 %: {low:+.1%} to {high:+.1%}), "
+                f"{statistics.median(extras):+.3f} of {statistics.median(spent):.2f} CPU seconds per 100,000 tasks"
+            )
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)

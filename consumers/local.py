@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from consumers import faults
 from consumers.execution import GRACE_S, Execution, Executor, moment
@@ -17,7 +16,7 @@ from consumers.express import Drivers
 from consumers.handlers import Handler, Registry
 from consumers.leases import Lease, LeaseKeeper, Stop
 from consumers.loops import execute_async
-from consumers.metrics import WorkerMetrics
+from consumers.metrics import LocalMetrics
 from consumers.outcomes import Outcome
 from consumers.processes import ProcessExecutor, check_source
 from consumers.reports import Claim
@@ -49,7 +48,7 @@ class LocalRunner:
         self._drivers: Drivers | None = None
         self._exit_process = exit_process
         faults.mask(settings.secret_texts())
-        self.metrics = WorkerMetrics(CollectorRegistry())
+        self.metrics = LocalMetrics()
         self.lease = Lease(settings, mono_ns() - int(settings.silence_s * _NS))  # out: nothing is proven yet
         self.running: set[LocalRun] = set()
         self._keeper = LeaseKeeper(settings, self._fence)

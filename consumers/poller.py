@@ -200,6 +200,7 @@ class Poller(threading.Thread):
         consumer.incremental_assign(partitions)
         new = {tp.partition for tp in partitions}
         self._assignments += 1
+        self._metrics.rebalances.inc()
         self._closed |= dict.fromkeys(new, self._assignments)
         self._unknown |= new
         self._own(self._owned | new)

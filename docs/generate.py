@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from pstp.web.settings import WebSettings
-from streams.catalogue import BOTH, SCHEDULER, WORKER
+from streams.catalogue import ALL, RUN, SCHEDULER, WEB, WORKER
 from streams.settings import Settings
 
 HERE = Path(__file__).parent
@@ -48,21 +48,39 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Each process serves them at `/metrics`; its address is in its log, in the topic `members`, and in a file for",
-        "Prometheus' `file_sd_configs` under `PSTP_DATA_DIR/targets`. No label names a group or a task.",
+        "Each process serves them at `/metrics` of `PSTP_HTTP`; the address is in its log and, for Prometheus'",
+        "`file_sd_configs`, in a file under `PSTP_DATA_DIR/targets`, which is there as long as the process runs:",
+        "scraping needs no list of ports. `pstp web` shows its own beside the UI as well, to whoever may look at that.",
+        "A worker's child processes report to it, and it counts what they do: nothing is to be merged.",
+        "",
+        "No label names a group, a task or anything else that somebody makes up: a scrape grows with types and",
+        "partitions alone. A hundred types are told apart in a process, and so many types and ends in a partition; all",
+        'others count together as `type="(other)"`.',
         "",
         "Those *of the partition* are exact: they stand in the changelog, are written in the transaction that writes",
         "the events they count, and only the owner of the partition exports them. `sum(max by (partition, state) (…))`",
-        "is what happened, ever, whatever died in between. All others count what one process did since it began.",
+        "is what happened, ever, whatever died in between. All others count what one process did since it began, and",
+        "their help says so. Gauges of groups and heads are kept as groups move: a scrape walks over nothing, however",
+        "much is parked.",
+        "",
+        "Histograms are classic ones. `prometheus_client` cannot make native ones yet (client_python #918), and the",
+        "text in which it could pass them on is read by no Prometheus; Prometheus 3 makes native ones of these, if",
+        "`convert_classic_histograms_to_nhcb` says so in its scrape configuration.",
+        "",
+        "What all this costs: `bench/metrics_cost.py` measures it (see [performance](performance.md)).",
         "",
         "Made from `streams/catalogue.py` by `docs/generate.py`.",
     ]
-    for title, metrics in (("Scheduler", SCHEDULER), ("Worker", WORKER), ("Both", BOTH)):
+    for title, metrics in (("Scheduler", SCHEDULER), ("Worker", WORKER), ("Web", WEB), ("All", ALL)):
         lines += ["", f"## {title}", "", "| metric | kind | labels | of the | meaning |", "|---|---|---|---|---|"]
+        if metrics is WORKER:
+            lines[-2:-2] = ["Those with a * also of a scheduler that runs handlers itself (`pstp run`).", ""]
         for metric in metrics:
+            mark = "*" if metric.name in RUN else ""
             suffix = {"counter": "_total", "info": "_info"}.get(metric.kind, "")
             labels = ", ".join(f"`{label}`" for label in metric.labels)
-            lines.append(f"| `{metric.name}{suffix}` | {metric.kind} | {labels} | {metric.scope} | {metric.text} |")
+            cells = f"`{metric.name}{suffix}`{mark}", metric.kind, labels, metric.scope, metric.text
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

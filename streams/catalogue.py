@@ -1,7 +1,8 @@
 """Every metric of PSTP: its name, kind, labels and meaning, in one place.  docs/metrics.md is made from it.
 
 Names follow Prometheus' own rules (base units; `_total`, `_seconds`, `_bytes`; https://prometheus.io/docs/practices/
-naming).  No label names a group, a task or anything else that clients make up: task types are cut to `TYPES_MAX`.
+naming).  No label names a group, a task or anything else that clients make up, and no path of a request: so many task
+types are told apart, `TYPES_MAX`, and the rest count together.
 
 scope: "partition" means that only the owner exports it, from what the changelog says, with the partition as a label: it
 neither doubles nor starts again when partitions move, when processes die or when input is read again.  "process" means
@@ -11,10 +12,11 @@ that it counts what this process has done since it began.
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-TYPES_MAX: Final = 300
+TYPES_MAX: Final = 100
+OTHER: Final = "(other)"  # stands for all types beyond these
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
-Role = Literal["scheduler", "worker", "both"]
+Role = Literal["scheduler", "worker", "web", "all"]
 
 
 class Metric(NamedTuple):
@@ -27,6 +29,12 @@ class Metric(NamedTuple):
     labels: tuple[str, ...] = ()
     scope: Literal["process", "partition"] = "process"
     buckets: tuple[float, ...] = ()
+
+    @property
+    def help(self) -> str:
+        """As a scrape says it: what counts for one process only is named as such."""
+        is_local = self.scope == "process" and self.kind in ("counter", "histogram")
+        return f"{self.text}; by this process since it began" if is_local else self.text
 
 
 # Waiting spans five orders of magnitude: from a free slot at once to a night behind a slow head.
@@ -51,11 +59,13 @@ _counter, _gauge, _histogram = (_maker(kind, "scheduler") for kind in ("counter"
 SCHEDULER: Final = (
     # What became of tasks: exact.
     _exact("task_states", "Task state changes, by new state", "state"),
+    _exact("tasks_ended", "Tasks that reached an end, by that end and by type", "state", "type"),
     _exact("tasks_dead_lettered", "Dead letters, by reason", "reason"),
     _exact("reports_refused", "Workers' reports that came too late or twice and changed nothing", "reason"),
     _exact("attempts_lost", "Attempts that ended because their worker was lost"),
     # What is there now.
     _gauge("groups", "Groups with work or state, by what their head does", "phase"),
+    _gauge("heads", "Heads of groups, by what they do and by type", "phase", "type"),
     _gauge("groups_ready", "Heads that wait for a free slot"),
     _gauge("groups_blocked", "Groups that stand still until somebody acts, by reason", "reason"),
     _gauge("groups_paused", "Groups that an operator has paused"),
@@ -65,7 +75,7 @@ SCHEDULER: Final = (
     _gauge("groups_without_handler", "Ready heads of types that no live worker handles", "type"),
     _gauge("tasks_parked", "Tasks behind a head"),
     _gauge("tasks_in_flight", "Tasks dispatched or running", "type"),
-    _gauge("oldest_unfinished_seconds", "Age of the oldest unfinished task"),
+    _gauge("oldest_unfinished_seconds", "Age of the oldest unfinished task, to a tenth of a second"),
     _gauge("slots", "Slots of live workers, as this scheduler hears of them"),
     _gauge("workers", "Live workers, as this scheduler hears of them"),
     # How long things take.
@@ -99,6 +109,7 @@ SCHEDULER: Final = (
     _gauge("partitions_owned", "Input partitions of this instance"),
     _gauge("partitions_stopped", "Input partitions that wait for a newer version of PSTP"),
     _gauge("loading_rows", "Changelog rows read so far, while partitions are loaded; else 0"),
+    _gauge("loading_ratio", "Part of the changelog read so far, while partitions are loaded; else 1"),
     _gauge("load_seconds", "How long the latest loading of partitions took"),
 )  # fmt: skip
 
@@ -117,12 +128,30 @@ WORKER: Final = (
     _w_gauge("slots", "Slots in all"),
     _w_gauge("read_ahead", "Dispatches read and not claimed"),
     _w_gauge("partitions", "Partitions of dispatches owned"),
+    _w_counter("rebalances", "Assignments of dispatch partitions to this instance"),
     _w_counter("timed_out", "Executions whose time was over", "type"),
     _w_counter("loops_blocked", "Event loops given up because a handler blocked them"),
 )  # fmt: skip
 
-_b_counter, _b_gauge, _b_info = (_maker(kind, "both") for kind in ("counter", "gauge", "info"))
-BOTH: Final = (
+# What a scheduler that runs handlers itself (`pstp run`) says as well.
+RUN: Final = frozenset(f"pstp_worker_{name}" for name in (
+    "started", "ended", "handler_seconds", "running", "slots", "timed_out",
+))  # fmt: skip
+
+_h_counter, _h_gauge, _h_histogram = (_maker(kind, "web", "pstp_web_") for kind in ("counter", "gauge", "histogram"))
+WEB: Final = (
+    _h_gauge("lag_seconds", "How old what the read model shows may be"),
+    _h_gauge("caught_up", "1 once the read model has been up to where the log ended"),
+    _h_gauge("events", "Events of the history in the read model"),
+    _h_counter("records_unreadable", "Records of the history that cannot be read, passed over"),
+    _h_gauge("streams", "Browsers that listen"),
+    _h_counter("streams_dropped", "Browsers let go because they did not keep up"),
+    _h_counter("requests", "Requests answered, by the route's template", "route", "method", "status"),
+    _h_histogram("request_seconds", "Until an answer began, by the route's template", "route", buckets=SHORT_S),
+)  # fmt: skip
+
+_b_counter, _b_gauge, _b_info = (_maker(kind, "all") for kind in ("counter", "gauge", "info"))
+ALL: Final = (
     _b_info("build", "Versions in use", "version", "confluent_kafka", "librdkafka", "python", "role"),
     _b_gauge("kafka_round_trip_seconds", "librdkafka: average round trip to a broker, lately", "client", "broker"),
     _b_gauge("kafka_queued_records", "librdkafka: records in the client's queues", "client"),
@@ -131,4 +160,4 @@ BOTH: Final = (
     _b_counter("kafka_errors", "librdkafka: failed requests and connections", "client"),
 )  # fmt: skip
 
-METRICS: Final = {metric.name: metric for metric in (*SCHEDULER, *WORKER, *BOTH)}
+METRICS: Final = {metric.name: metric for metric in (*SCHEDULER, *WORKER, *WEB, *ALL)}

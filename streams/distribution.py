@@ -1,7 +1,7 @@
 """A histogram that costs a binary search and two additions per value: the scheduler's loop feeds it for every task."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 class Distribution:
@@ -17,6 +17,12 @@ class Distribution:
     def add(self, value: float) -> None:
         self._counts[bisect_left(self._bounds, value)] += 1
         self.total += value
+
+    def add_all(self, values: Sequence[float]) -> None:
+        counts, bounds = self._counts, self._bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
     def buckets(self) -> list[tuple[str, float]]:
         """Prometheus' form: (upper end, how many values are at most that), with "+Inf" last."""

@@ -9,7 +9,7 @@ dropped and loaded again.
 import heapq
 import re
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple, TypeGuard, TypeVar
 
@@ -18,7 +18,7 @@ import msgspec
 from streams import commands, edits, history, limits, protocol, rows, totals
 from streams import group as machine
 from streams.breakers import Breakers, BreakerSettings, BreakerState, Place
-from streams.catalogue import TYPES_MAX, WAIT_S
+from streams.catalogue import OTHER, TYPES_MAX, WAIT_S
 from streams.clock import Now
 from streams.distribution import Distribution
 from streams.express import Express, Item
@@ -86,6 +86,7 @@ from streams.protocol import (
     Report,
     TaskState,
 )
+from streams.ran import Ran
 from streams.ready import Capacity, ReadySet
 from streams.retry import Policy
 from streams.rows import Headers
@@ -153,8 +154,10 @@ class Engine:
         self.members: list[Member] = []
         # For metrics of this process; what became of tasks is in each partition's totals.
         self.counts: Counter[tuple[str, str]] = Counter()  # by (what, label)
+        self._types: set[str] = set()  # those that metrics tell apart
         self.waits: dict[str, Distribution] = {}  # per type, seconds
         self.durations: dict[str, Distribution] = {}
+        self.ran = Ran()
         self.run_ms: dict[str, float] = {}  # per type: how long handlers ran lately
         self.unclaimed: Counter[int] = Counter()
         self.running: Counter[str] = Counter()
@@ -220,6 +223,8 @@ class Engine:
                         self._ended_with_its_process(partition, entry)
                 case Phase.IDLE:
                     raise machine.IllegalTransition("a head is never idle")
+        for entry in partition.entries.values():
+            partition.tally.note(entry, entry.key in partition.states, self._label)
 
     def _adopt_held(self, out: Out, group: Group) -> None:
         """Say again what the owner before may have said to nobody; all of it is harmless twice."""
@@ -477,9 +482,12 @@ class Engine:
 
     def _label(self, task_type: str) -> str:
         """A type as a metric's label: publishers invent types, so only so many are told apart."""
-        if ("accepted", task_type) in self.counts or len(self.counts) < TYPES_MAX:
+        if task_type in self._types:
             return task_type
-        return "(other)"
+        if len(self._types) >= TYPES_MAX:
+            return OTHER
+        self._types.add(task_type)
+        return task_type
 
     def types_without_handler(self) -> dict[str, int]:
         """Types of ready heads that no live worker handles, and how many heads wait for one."""
@@ -747,6 +755,7 @@ class Engine:
         here, head, task = self.here, entry.group.head, entry.task
         assert here is not None and head is not None and task is not None
         self._feed(partition, entry, Granted(token, LOCAL))
+        self.ran.started[self._label(task.type)] += 1
         started = Report(
             protocol.ReportKind.STARTED, head.sequence, token, started=began, policy=here.policies.get(task.type)
         )  # fmt: skip
@@ -764,7 +773,7 @@ class Engine:
         """A careful one: the next cut holds its start."""
         self._starts.append(start)
 
-    def report_here(self, start: Start, reports: Iterable[Report], now: Now, *, ended: bool) -> bool:
+    def report_here(self, start: Start, reports: Sequence[Report], now: Now, *, ended: bool) -> bool:
         """What a local execution says.  `ended`: its slot is free again, and the next head may start.
 
         False if the partition was let go meanwhile: it says nothing any more.
@@ -773,6 +782,7 @@ class Engine:
         assert here is not None
         if ended:
             here.free += 1
+            self._note_ran(start.task.type, reports[-1])
         if self.partitions.get(partition.number) is not partition:
             return False
         self._now = now
@@ -785,6 +795,11 @@ class Engine:
         if ended:
             self._start_here()
         return True
+
+    def _note_ran(self, task_type: str, report: Report) -> None:
+        began, over = report.started, report.ended
+        seconds = () if began is None or over is None else ((over.mono_ns - began.mono_ns) / 1e9,)
+        self.ran.end(self._label(task_type), report.kind, seconds)
 
     def _completion(self, entry: Entry, report: Report) -> Completion:
         claim_id = self.here.claim_id if self.here else ""
@@ -1126,13 +1141,17 @@ class Engine:
 
     def time_runs(self, items: list[Item]) -> None:
         """These have ended, all at their first attempt."""
-        for task_type in {item.task.type for item in items}:
-            waits, durations = (self._timed(times, task_type) for times in (self.waits, self.durations))
-            for item in items:
-                if item.task.type == task_type:
-                    waits.add((item.started.wall_ms - item.accepted.wall_ms) / 1000)
-                    durations.add((item.ended.wall_ms - item.accepted.wall_ms) / 1000)
-                    self._note_run_ms(task_type, (item.ended.mono_ns - item.started.mono_ns) / 1e6)
+        by_type: dict[str, list[Item]] = {}
+        for item in items:
+            by_type.setdefault(item.task.type, []).append(item)
+        for task_type, ran in by_type.items():
+            self._timed(self.waits, task_type).add_all([(i.started.wall_ms - i.accepted.wall_ms) / 1000 for i in ran])
+            self._timed(self.durations, task_type).add_all([(i.ended.wall_ms - i.accepted.wall_ms) / 1000 for i in ran])
+            run_s = [(i.ended.mono_ns - i.started.mono_ns) / 1e9 for i in ran]
+            self._note_run_ms(task_type, sum(run_s) / len(run_s) * 1e3, len(run_s))
+            label = self._label(task_type)
+            self.ran.started[label] += len(ran)
+            self.ran.end(label, protocol.ReportKind.SUCCEEDED, run_s)
 
     # -- for `streams.commands`
 
@@ -1175,6 +1194,8 @@ class Engine:
 
     def forget_state(self, partition: Partition, key: bytes, by: By) -> None:
         del partition.states[key]
+        if (entry := partition.entries.get(key)) is not None:
+            self.touch(partition, entry)
         self._put("changelog", partition.number, rows.state_key(key), None)
         self._publish(partition, key, history.forgotten(key.decode(), by, self._now))
         self.answer(partition, key, by, Outcome.DONE)
@@ -1226,10 +1247,11 @@ class Engine:
             return
         self._note_run_ms(task_type, (report.ended.mono_ns - report.started.mono_ns) / 1e6)
 
-    def _note_run_ms(self, task_type: str, run_ms: float) -> None:
+    def _note_run_ms(self, task_type: str, run_ms: float, runs: int = 1) -> None:
         before = self.run_ms.get(task_type)
         if before is not None or len(self.run_ms) < TYPES_MAX:
-            self.run_ms[task_type] = run_ms if before is None else before * 0.9 + run_ms * 0.1
+            kept = 0.9**runs
+            self.run_ms[task_type] = run_ms if before is None else before * kept + run_ms * (1 - kept)
 
     def _time(self, entry: Entry, task_type: str, effect: Emit) -> None:
         """How long the head waited for its first start, and for its end, by the clocks of its partition's owners."""
@@ -1267,8 +1289,12 @@ class Engine:
             elif entry.has_row:
                 self._put("changelog", number, rows.head_key(key), None)
                 entry.has_row = False
+            partition = self.partitions[number]
             if entry.is_idle():
-                del self.partitions[number].entries[key]
+                partition.tally.forget(entry)
+                del partition.entries[key]
+            else:
+                partition.tally.note(entry, key in partition.states, self._label)
         self._dirty.clear()
         for number, partition in self.partitions.items():
             if partition.changed:

@@ -21,28 +21,28 @@ Samples = Iterable[tuple[tuple[str, ...], float]]
 
 
 def counter(name: str, samples: Samples) -> Metric:
-    family = CounterMetricFamily(name, METRICS[name].text, labels=METRICS[name].labels)
+    family = CounterMetricFamily(name, METRICS[name].help, labels=METRICS[name].labels)
     for labels, value in samples:
         family.add_metric(labels, value)
     return family
 
 
 def gauge(name: str, samples: Samples) -> Metric:
-    family = GaugeMetricFamily(name, METRICS[name].text, labels=METRICS[name].labels)
+    family = GaugeMetricFamily(name, METRICS[name].help, labels=METRICS[name].labels)
     for labels, value in samples:
         family.add_metric(labels, value)
     return family
 
 
 def histogram(name: str, distributions: Mapping[tuple[str, ...], Distribution]) -> Metric:
-    family = HistogramMetricFamily(name, METRICS[name].text, labels=METRICS[name].labels)
+    family = HistogramMetricFamily(name, METRICS[name].help, labels=METRICS[name].labels)
     for labels, distribution in distributions.items():
         family.add_metric(labels, distribution.buckets(), distribution.total)
     return family
 
 
 def build_info(role: str) -> Metric:
-    family = InfoMetricFamily("pstp_build", METRICS["pstp_build"].text, labels=())
+    family = InfoMetricFamily("pstp_build", METRICS["pstp_build"].help, labels=())
     family.add_metric((), {
         "version": package_version("pstp"), "confluent_kafka": str(ck.__version__),
         "librdkafka": str(ck.libversion()[0]), "python": platform.python_version(), "role": role,

@@ -143,6 +143,10 @@ class Express:
         """Whether so many groups, or tasks, are in it."""
         return len(self.running) + len(self.waiting) >= lines or self.count >= tasks
 
+    def oldest_ms(self) -> int | None:
+        """When the oldest task in it was accepted, by the wall clock."""
+        return next((item.accepted.wall_ms for item in self._by_age if not item.over), None)
+
     def want_room(self, lines: int, tasks: int) -> None:
         """Have `on_room` called when it holds no longer so many."""
         self._wanted = lines, tasks
@@ -283,7 +287,7 @@ class Express:
             return
         engine, worker = self._engine, self._worker
         done, self.done = self.done, []
-        counts: Counter[tuple[Partition, bool]] = Counter()
+        counts: Counter[tuple[Partition, bool, str]] = Counter()
         for item in done:
             line = item.line
             partition = line.partition
@@ -292,9 +296,9 @@ class Express:
             engine.put("task-events", partition.number, line.key, told)
             if item.rowed:
                 engine.put("changelog", partition.number, rows.task_key(item.sequence, line.key), None)
-            counts[partition, not item.rowed] += 1
-        for (partition, parked), count in counts.items():
-            totals.add_run_through(partition.totals, count, parked=parked)
+            counts[partition, not item.rowed, item.task.type] += 1
+        for (partition, parked, task_type), count in counts.items():
+            totals.add_run_through(partition.totals, task_type, count, parked=parked)
         engine.time_runs(done)
 
     def cut(self) -> None:

@@ -12,7 +12,7 @@ Nothing durable need precede a local execution, so three things take the place o
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from streams.placement import Here, Start
 from streams.protocol import Report
@@ -27,8 +27,18 @@ Reported = Callable[[Start, tuple[Report, ...], bool], None]
 LaneMoved = Callable[[bool], None]
 
 
+class Metrics(Protocol):
+    """What only who runs handlers can count."""
+
+    def register(self, registry: Any) -> None:
+        """With a registry of prometheus_client."""
+
+
 class Runner(Protocol):
     """Runs handlers in this process; all methods are called in the event loop."""
+
+    @property
+    def metrics(self) -> Metrics: ...
 
     def placement(self, boot_id: str) -> Here:
         """What runs here."""

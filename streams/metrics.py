@@ -9,16 +9,16 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from streams import totals
-from streams.catalogue import METRICS
+from streams.catalogue import METRICS, OTHER, TYPES_MAX
 from streams.clock import now
 from streams.exposition import Samples, build_info, counter, gauge, histogram
-from streams.group import Phase
 from streams.kafka_stats import KafkaStats
+from streams.placement import Here
+from streams.standing import look
 
 if TYPE_CHECKING:
     from streams.scheduler import Scheduler
 
-TYPES_SHOWN_MAX: Final = 100
 # What a partition's totals are called outside.
 TOTALS: Final = {
     totals.STATES: "pstp_task_states",
@@ -62,12 +62,19 @@ class SchedulerMetrics(Collector):
         yield from self._counts()
         yield from self._groups()
         yield from self._workers()
+        if self._scheduler.engine.here is not None:
+            yield from self._handlers(self._scheduler.engine.here)
         yield from self._times()
         yield from self._log()
         yield from self.kafka.collect()
 
     def _totals(self) -> Iterator[Metric]:
         partitions = list(self._scheduler.engine.partitions.values())
+        yield counter("pstp_tasks_ended", (
+            ((str(p.number), *totals.read_end(label)), count)
+            for p in partitions
+            for label, count in p.totals.get(totals.ENDS, {}).items()
+        ))  # fmt: skip
         for what, name in TOTALS.items():
             labelled = len(METRICS[name].labels) == 2
             yield counter(name, (
@@ -87,31 +94,20 @@ class SchedulerMetrics(Collector):
 
     def _groups(self) -> Iterator[Metric]:
         engine = self._scheduler.engine
-        phases, blocked, parked, oldest_ms = dict.fromkeys(Phase, 0), Counter[str](), 0, now().wall_ms
-        paused = 0
-        for partition in list(engine.partitions.values()):
-            entries = list(partition.entries.values())
-            phases[Phase.IDLE] += len(partition.states) - sum(entry.key in partition.states for entry in entries)
-            for entry in entries:
-                group = entry.group
-                phases[group.phase] += 1
-                parked += group.parked
-                paused += group.pause is not None
-                if group.blocked is not None:
-                    blocked[group.blocked] += 1
-                if group.head is not None:
-                    oldest_ms = min(oldest_ms, entry.accepted_ms)
-        yield gauge("pstp_groups", (((phase,), number) for phase, number in phases.items()))
-        yield gauge("pstp_groups_paused", [((), paused)])
-        yield gauge("pstp_dead_letters_open", [((), sum(len(p.memory.dead) for p in list(engine.partitions.values())))])
+        found = look(engine)
+        yield gauge("pstp_groups", (((phase,), number) for phase, number in found.phases.items()))
+        yield gauge("pstp_heads", found.heads.items())
+        yield gauge("pstp_groups_paused", [((), found.paused)])
+        yield gauge("pstp_dead_letters_open", [((), sum(len(p.memory.dead) for p in engine.partitions.values()))])
         yield gauge("pstp_intake_paused", [((), len(engine.full_partitions()))])
         states = {t: b.state for t, b in engine.breakers.states().items()}
         yield gauge("pstp_breaker_open", _by_type({t: int(s != "closed") for t, s in states.items()}))
-        yield gauge("pstp_groups_blocked", (((reason,), number) for reason, number in blocked.items()))
+        yield gauge("pstp_groups_blocked", (((reason,), number) for reason, number in found.blocked.items()))
         yield gauge("pstp_groups_ready", [((), len(engine.ready))])
         yield gauge("pstp_groups_without_handler", _by_type(engine.types_without_handler()))
-        yield gauge("pstp_tasks_parked", [((), parked)])
-        yield gauge("pstp_oldest_unfinished_seconds", [((), (now().wall_ms - oldest_ms) / 1000)])
+        yield gauge("pstp_tasks_parked", [((), found.parked)])
+        age_ms = 0 if found.oldest_ms is None else max(0, now().wall_ms - found.oldest_ms)
+        yield gauge("pstp_oldest_unfinished_seconds", [((), age_ms / 1000)])
         yield gauge("pstp_partitions", [((), engine.partition_count)])
         yield gauge("pstp_partitions_owned", [((), len(engine.partitions))])
         yield gauge("pstp_partitions_stopped", [((), len(engine.stopped))])
@@ -119,9 +115,21 @@ class SchedulerMetrics(Collector):
     def _workers(self) -> Iterator[Metric]:
         engine = self._scheduler.engine
         workers = [member for member in engine.members if member.role == "worker"]
-        yield gauge("pstp_tasks_in_flight", _by_type(dict(engine.out)))
+        out = Counter(engine.out)
+        if engine.express is not None:
+            out.update(item.task.type for item in engine.express.running)  # no more than there are slots
+        yield gauge("pstp_tasks_in_flight", _by_type(out))
         yield gauge("pstp_workers", [((), len(workers))])
         yield gauge("pstp_slots", [((), sum(worker.slots for worker in workers))])
+
+    def _handlers(self, here: Here) -> Iterator[Metric]:
+        """Of one that runs handlers itself: what a worker would say."""
+        ran = self._scheduler.engine.ran
+        yield counter("pstp_worker_started", (((t,), n) for t, n in ran.started.items()))
+        yield counter("pstp_worker_ended", ran.ended.items())
+        yield histogram("pstp_worker_handler_seconds", {(t,): d for t, d in ran.seconds.items()})
+        yield gauge("pstp_worker_running", [((), here.slots - here.free)])
+        yield gauge("pstp_worker_slots", [((), here.slots)])
 
     def _times(self) -> Iterator[Metric]:
         engine, transactor = self._scheduler.engine, self._scheduler.transactor
@@ -139,13 +147,15 @@ class SchedulerMetrics(Collector):
         yield gauge("pstp_input_held", (((topic, str(number)), 1) for topic, number in scheduler.held()))
         yield counter("pstp_rebalances", [((), scheduler.assignments)])
         yield gauge("pstp_loading_rows", [((), scheduler.loading or 0)])
+        loading = scheduler.loading is not None
+        yield gauge("pstp_loading_ratio", [((), scheduler.store.read_part if loading else 1)])
         yield gauge("pstp_load_seconds", [((), scheduler.store.load_s)])
 
 
 def _by_type(numbers: Mapping[str, int]) -> Samples:
     """Types are invented by publishers: only so many are told apart."""
     largest = sorted(numbers.items(), key=lambda item: -item[1])
-    kept = [((task_type,), float(number)) for task_type, number in largest[:TYPES_SHOWN_MAX]]
-    if rest := sum(number for _, number in largest[TYPES_SHOWN_MAX:]):
-        kept.append((("(other)",), float(rest)))
+    kept = [((task_type,), float(number)) for task_type, number in largest[:TYPES_MAX]]
+    if rest := sum(number for _, number in largest[TYPES_MAX:]):
+        kept.append(((OTHER,), float(rest)))
     return kept

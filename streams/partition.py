@@ -9,6 +9,7 @@ from streams.group import IDLE, Group
 from streams.intake import AcceptedTask, Refused, read_task
 from streams.memory import Memory, load_memory
 from streams.rows import PartitionRow, TaskRow
+from streams.standing import Standing, Tally
 from streams.totals import Totals
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Entry:
     """
 
     __slots__ = (
-        "accepted_ms", "group", "has_row", "holds", "key", "name", "overdue", "parked", "row", "since_ms", "task",
-        "timer",
+        "accepted_ms", "group", "has_row", "holds", "key", "name", "overdue", "parked", "row", "since_ms", "standing",
+        "task", "tick", "timer",
     )  # fmt: skip
 
     def __init__(self, key: bytes) -> None:
@@ -53,6 +54,8 @@ class Entry:
         self.timer = 0  # names the one timer that still counts
         self.since_ms = 0  # wall time of the last change of phase
         self.overdue = ""  # what its worker says of a head that goes on after its time
+        self.standing: Standing | None = None  # as it is counted in the partition's tally
+        self.tick: int | None = None
 
     def is_idle(self) -> bool:
         return self.group == IDLE
@@ -102,6 +105,7 @@ class Partition:
         self.read_up_to = dict(self.next_offsets)  # also past what carries no record, such as transaction markers
         self.changed = False
         self.memory = Memory()
+        self.tally = Tally()
         self.tasks = 0  # parked ones and heads
         self.held: deque[Any] = deque()  # records of `tasks` that wait until there is room; they are not taken in
         self.end_behind_held = 0  # the end of `tasks`, as it was told while some waited

@@ -85,6 +85,8 @@ class Scheduler:
         self._dead: set[str] = set()  # boot ids of processes known to be gone
         registry = CollectorRegistry()
         self.metrics = SchedulerMetrics(registry, self)
+        if local is not None:
+            local.metrics.register(registry)
         self.transactor = Transactor(settings, owner, self.metrics.kafka.conf("transactions"))
         self.assignments = 0
         self.store = Store(settings, owner, lambda owner: self.transactor.fence(owner), self._note_loading)

@@ -58,6 +58,7 @@ class Store:
         self._group = ck.Consumer(group, logger=kafka_logger())
         self.interrupted = threading.Event()
         self.load_s = 0.0  # how long the latest load took
+        self.read_part = 1.0  # of the changelog that the latest load reads
         self.refused: dict[int, str] = {}  # what the latest load could not read, since a newer version wrote it
         self.input_ids: dict[str, str] = {}  # what the topics are, by Kafka's ids; set before the first load
 
@@ -74,7 +75,7 @@ class Store:
         if rest := [p for p in wanted if p not in loaded]:
             began_s = time.monotonic()
             with _no_garbage_collection():
-                tables = self._read(rest)
+                tables = self._read(rest, sum(ends[p] for p in rest))
                 count = sum(map(len, tables.values()))
                 for number in set(rest) - self.refused.keys():
                     try:
@@ -99,7 +100,7 @@ class Store:
             if time.monotonic() > deadline_s:
                 return  # then they are loaded again, should they come back
         starts = {n: max(0, end - _RELEASE_RECORDS) for n, end in ends.items()}
-        with _Reader(self._settings, self._changelog, starts, threading.Event(), self._on_progress) as reader:
+        with _Reader(self._settings, self._changelog, starts, threading.Event(), lambda *_: None) as reader:
             reader.read_to_end()
         for number, partition in kept.items():
             value = reader.tables[number].get(rows.PARTITION_KEY)
@@ -108,11 +109,17 @@ class Store:
             if row and row.released and row.boot_id == boot_id and reader.offsets[number] == ends[number]:
                 self._kept[number] = partition, ends[number]
 
-    def _read(self, numbers: list[int]) -> dict[int, Rows]:
+    def _read(self, numbers: list[int], size: int) -> dict[int, Rows]:
+        """`size`: offsets that there were to read at first."""
         fenced: set[str] = set()
         began_s = time.monotonic()
         starts = dict.fromkeys(numbers, 0)
-        with _Reader(self._settings, self._changelog, starts, self.interrupted, self._on_progress) as reader:
+
+        def note(rows: int, offsets: int) -> None:
+            self.read_part = min(1.0, offsets / max(1, size))
+            self._on_progress(rows)
+
+        with _Reader(self._settings, self._changelog, starts, self.interrupted, note) as reader:
             while True:
                 reader.read_to_end()
                 # Ourselves too: what a failed transaction of ours left open hides the end, whoever owned it meanwhile.
@@ -186,8 +193,9 @@ class _Reader:
 
     def __init__(
         self, settings: Settings, topic: str, starts: dict[int, int], interrupted: threading.Event,
-        on_progress: Callable[[int], None],
+        on_progress: Callable[[int, int], None],
     ) -> None:  # fmt: skip
+        """`on_progress` is told how many rows were read, and offsets passed, in all."""
         conf: dict[str, Any] = settings.kafka(**{
             "group.id": f"{settings.app}-loader", "enable.auto.commit": False, "auto.offset.reset": "earliest",
             "isolation.level": "read_committed", "enable.partition.eof": True, "fetch.queue.backoff.ms": 5,
@@ -199,6 +207,7 @@ class _Reader:
         self.tables: dict[int, Rows] = {n: {} for n in starts}
         self.offsets = dict(starts)
         self._count = 0
+        self._at = dict(starts)
 
     def __enter__(self) -> "_Reader":
         return self
@@ -224,7 +233,10 @@ class _Reader:
                 else:
                     table[message.key()] = value  # type: ignore[index]
             self._count += len(messages)
-            self._on_progress(self._count)
+            if messages:
+                last = messages[-1]
+                self._at[last.partition() or 0] = (last.offset() or 0) + 1
+            self._on_progress(self._count, sum(self._at.values()))
 
     def _note(self, message: ck.Message, open_ends: set[int]) -> None:
         """The end of a partition, or something that went wrong."""

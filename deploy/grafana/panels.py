@@ -84,6 +84,10 @@ HEALTH = Board("pstp-health", "PSTP / Is it healthy?", "The first look: does wor
           (Query(total("pstp_lag_records", by="topic", zero=False), "{{topic}}"),)),
     Panel("Processes", "short", "Processes that Prometheus reaches, by role.",
           (Query(f"count by (role) (pstp_build_info{{{SEL}}})", "{{role}}"),), link="/workers"),
+    Panel("Taking over partitions", "percentunit", "Part of the changelog that was read, per scheduler: 100 % when nothing is being loaded. It grows slowly: the broker is slow, or very much is parked.",
+          (Query(total("pstp_loading_ratio", by="instance", zero=False), "{{instance}}"),), link="/workers"),
+    Panel("How old is what the web UI shows?", "s", "Age of the read model. It grows: the web process cannot keep up or has stopped; its log and /readyz say why. Work itself goes on.",
+          (Query(f"max by (instance) (pstp_web_lag_seconds{{{SEL}}})", "{{instance}}"),), link="/"),
 ))  # fmt: skip
 
 WAITING = Board("pstp-waiting", "PSTP / Who waits and why?", "Work that does not move, by what it waits for.", (
@@ -94,7 +98,11 @@ WAITING = Board("pstp-waiting", "PSTP / Who waits and why?", "Work that does not
     Panel("Heads without a handler, by type", "short", "No live worker handles these types: deploy a worker that does, or fix the type's name at the publisher.",
           (Query(total("pstp_groups_without_handler", by="type"), "{{type}}"),), link="/groups?state=ready"),
     Panel("Ready heads and free slots", "short", "Ready heads while no slot is free: more workers or slots help. Ready heads while slots are free: their type has none.",
-          (Query(total("pstp_groups_ready"), "ready"), Query(f"(max(pstp_slots{{{SEL}}}) - sum(pstp_tasks_in_flight{{{SEL}}})) or max(pstp_slots{{{SEL}}}) or vector(0)", "free slots"))),
+          (Query(total("pstp_groups_ready"), "ready"), Query(f"(sum(pstp_worker_slots{{{SEL}}}) - sum(pstp_worker_running{{{SEL}}})) or vector(0)", "free slots"))),
+    Panel("Held back on purpose", "short", "Groups that an operator has paused, types whose breaker is open, partitions that are full. `pstp explain GROUP` says which holds a group.",
+          (Query(total("pstp_groups_paused"), "paused groups"), Query(total("pstp_breaker_open"), "open breakers"), Query(total("pstp_intake_paused"), "full partitions")), link="/groups?state=paused"),
+    Panel("Heads that have not begun, by type", "short", "Which types stand at the front and wait: for a slot, for a time, or for a handler.",
+          (Query(total("pstp_heads", by="type", where='phase=~"ready|waiting"'), "{{type}}"),)),
     Panel("Wait until the first start", "s", "From acceptance to the first start, over all types. In one group tasks wait for each other: that is the point.",
           quantiles("pstp_wait_seconds")),
     Panel("Wait until the first start, by type (p95)", "s", "The types whose tasks wait longest.",
@@ -121,11 +129,15 @@ TIME = Board("pstp-time", "PSTP / Where is the time going?", "From publish to en
           (Query(quantile(0.5, "pstp_transaction_records"), "p50"), Query(quantile(0.95, "pstp_transaction_records"), "p95")), link="/workers"),
     Panel("Round trip to Kafka", "s", "librdkafka's average over its last window, the slowest broker of each client.",
           (Query(f"max by (client) (pstp_kafka_round_trip_seconds{{{SEL}}})", "{{client}}"),), link="/workers"),
+    Panel("Answers of the web UI, by route (p95)", "s", "Until an answer began. Slow routes: look at the database of the read model.",
+          (Query(f"topk(10, {quantile(0.95, 'pstp_web_request_seconds', by='route')})", "{{route}}"),), link="/"),
 ))  # fmt: skip
 
 BROKE = Board("pstp-broke", "PSTP / What broke?", "Failures of handlers, of workers, of publishers and of Kafka.", (
     Panel("Dead letters, by reason", "ops", "Per second. attempts_spent: the handler; no_group, bad_json and the like: the publisher. `pstp dead-letters` shows each.",
           (Query(rate("pstp_tasks_dead_lettered_total", by="reason"), "{{reason}}"),), link="/dead-letters"),
+    Panel("Ends other than success, by type", "ops", "Dead letters, cancelled and skipped tasks per second: which types are in trouble?",
+          (Query(rate("pstp_tasks_ended_total", by="type", where='state!="succeeded"'), "{{type}}"),), link="/dead-letters"),
     Panel("Retries", "ops", "Attempts that failed and will run again, per second; their groups wait meanwhile.",
           (Query(rate("pstp_task_states_total", where='state="retrying"'), "retries"),)),
     Panel("Attempts lost with their worker", "ops", "A worker died or was cut off. Look at its log and its memory limit.",
@@ -144,6 +156,8 @@ BROKE = Board("pstp-broke", "PSTP / What broke?", "Failures of handlers, of work
           (Query(rate("pstp_tasks_rejected_total", by="reason"), "{{reason}}"), Query(rate("pstp_tasks_forwarded_total"), "forwarded: wrong partitioner")), link="/dead-letters"),
     Panel("Kafka client errors", "ops", "Failed requests and connections of librdkafka.",
           (Query(rate("pstp_kafka_errors_total", by="client"), "{{client}}"),), link="/workers"),
+    Panel("Refusals and errors of the web UI", "ops", "Answers with a status of 400 and more. 401 and 403: keys; 5xx: the log of `pstp web` has the request.",
+          (Query(rate("pstp_web_requests_total", by="status", where='status!~"2..|3.."'), "{{status}}"),), link="/"),
 ))  # fmt: skip
 
 CAPACITY = Board("pstp-capacity", "PSTP / Do I need more workers?", "Slots, how busy they are, and what waits for one.", (
@@ -153,7 +167,7 @@ CAPACITY = Board("pstp-capacity", "PSTP / Do I need more workers?", "Slots, how 
           (Query(total("pstp_groups_ready"), "ready"),), "stat", 6, "/groups?state=ready"),
     Panel("Slots wanted", "short", "In flight plus ready: as many slots would leave nobody waiting.",
           (Query(f"((sum(pstp_tasks_in_flight{{{SEL}}}) or vector(0)) + (sum(pstp_groups_ready{{{SEL}}}) or vector(0)))", "wanted"),), "stat", 6, "/workers"),
-    Panel("Slots there", "short", "Slots of live workers.", (Query(f"max(pstp_slots{{{SEL}}}) or vector(0)", "slots"),), "stat", 6, "/workers"),
+    Panel("Slots there", "short", "Slots of live workers.", (Query(total("pstp_worker_slots"), "slots"),), "stat", 6, "/workers"),
     Panel("Slots in use, by worker", "short", "A worker that is always full beside idle ones: it alone handles a type.",
           (Query(total("pstp_worker_running", by="instance", zero=False), "{{instance}}"),), link="/workers"),
     Panel("Executions, by worker", "ops", "Executions begun per second.",

@@ -23,7 +23,7 @@ class Process(Struct, frozen=True):
     instance: str
     role: str
     owned: int  # input partitions of a scheduler, dispatch partitions of a worker
-    used: int  # of a worker: slots
+    used: int  # slots, of who runs handlers
     slots: int
     per_s: float  # of a scheduler: state changes; of a worker: executions begun
 
@@ -85,12 +85,13 @@ def figures(now: Look, before: Look | None) -> Figures:
 
 
 def _process(instance: str, samples: Samples, before: Samples | None, elapsed_s: float) -> Process:
-    is_worker = any(name == "pstp_worker_slots" for name, _ in samples)
+    role = next((dict(labels)["role"] for name, labels in samples if name == "pstp_build_info"), "")
+    is_worker = role == "worker"
     owned = "pstp_worker_partitions" if is_worker else "pstp_partitions_owned"
     counted = "pstp_worker_started_total" if is_worker else "pstp_task_states_total"
     change = _sum([samples], counted) - (_sum([before], counted) if before else 0)
     return Process(
-        instance, "worker" if is_worker else "scheduler", _sum([samples], owned),
+        instance, role, _sum([samples], owned),
         _sum([samples], "pstp_worker_running"), _sum([samples], "pstp_worker_slots"),
         max(0.0, change / elapsed_s) if before and elapsed_s else 0.0,
     )  # fmt: skip

@@ -85,7 +85,7 @@ def _states(found: Figures) -> RenderableType:
 def _processes(found: Figures) -> RenderableType:
     table = Table("process", "role", "partitions", "slots", "per second")
     for process in found.processes:
-        slots = f"{process.used} of {process.slots}" if process.role == "worker" else ""
+        slots = f"{process.used} of {process.slots}" if process.slots else ""
         table.add_row(
             printable(process.instance), process.role, str(process.owned), slots, f"{process.per_s:,.1f}"
         )  # fmt: skip

@@ -12,6 +12,7 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -32,7 +33,7 @@ _DOCS = "<!doctype html><title>PSTP: HTTP API</title><h1>HTTP API</h1><p><a href
 
 def make_app(site: Site) -> Gate:
     """The ASGI app.  Its hub runs from startup to shutdown."""
-    return Gate(inner_app(site), hosts_of(site))
+    return Gate(inner_app(site), hosts_of(site), site.metrics.requests)
 
 
 def hosts_of(site: Site) -> frozenset[str]:
@@ -80,26 +81,15 @@ def _self(app: FastAPI, site: Site) -> APIRouter:
 
     @router.get("/livez")
     def livez() -> Response:
-        alive = site.follower.is_alive() or bool(site.follower.fault)
-        return PlainTextResponse("follows\n" if alive else "the follower has ended\n", 200 if alive else 503)
+        return _checked(*site.metrics.is_live())
 
     @router.get("/readyz")
     def readyz() -> Response:
-        """Ready: it follows, and has read up to where the log ended once since it began."""
-        if site.follower.fault:
-            return PlainTextResponse(site.follower.fault + "\n", 503)
-        ready = site.follower.caught_up.is_set()
-        return PlainTextResponse("caught up\n" if ready else "still reading the history\n", 200 if ready else 503)
+        return _checked(*site.metrics.is_ready())
 
     @router.get("/metrics")
-    def metrics() -> Response:
-        figures = {
-            "pstp_web_lag_seconds gauge": site.follower.lag_s(), "pstp_web_events counter": site.model.version.events,
-            "pstp_web_streams gauge": len(site.hub.clients), "pstp_web_streams_dropped counter": site.hub.drops,
-            "pstp_web_unreadable_records counter": site.follower.unreadable,
-        }  # fmt: skip
-        lines = [f"# TYPE {name}\n{name.split()[0]} {value}" for name, value in figures.items()]
-        return PlainTextResponse("\n".join(lines) + "\n")
+    async def metrics() -> Response:
+        return Response(site.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/api/openapi.json")
     def openapi() -> Response:
@@ -117,6 +107,10 @@ def _self(app: FastAPI, site: Site) -> APIRouter:
         return HTMLResponse(page, headers={"content-security-policy": pages.policy("none")})
 
     return router
+
+
+def _checked(holds: bool, text: str) -> Response:
+    return PlainTextResponse(text + "\n", 200 if holds else 503)
 
 
 def problem(request: Request, status: int, detail: str, headers: Any = None) -> Response:

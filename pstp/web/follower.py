@@ -1,8 +1,9 @@
 """Follows `task-events` into the read model, from the offsets that stand in its database."""
 
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 import confluent_kafka as ck
 import msgspec
@@ -37,9 +38,12 @@ class Follower(threading.Thread):
     """
 
     def __init__(
-        self, settings: Settings, web: WebSettings, model: ReadModel, on_changed: Callable[[Changed | None], None]
-    ) -> None:
-        """`on_changed` is given None when what changed is not known.  Raises `UserError` without Kafka or topic."""
+        self, settings: Settings, web: WebSettings, model: ReadModel, on_changed: Callable[[Changed | None], None],
+        stats: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """`on_changed` is given None when what changed is not known.  `stats`: settings that make librdkafka tell its
+        statistics.  Raises `UserError` without Kafka or topic.
+        """
         super().__init__(name="follower", daemon=True)
         self._web, self._model, self._on_changed = web, model, on_changed
         self._topic = settings.topic("task-events")
@@ -47,7 +51,7 @@ class Follower(threading.Thread):
         self._consumer = ck.Consumer(settings.kafka(**{
             "group.id": f"{settings.app}-web", "enable.auto.commit": False, "isolation.level": "read_committed",
             "auto.offset.reset": "error", "enable.partition.eof": True, "fetch.queue.backoff.ms": 5,
-            "fetch.wait.max.ms": 100,
+            "fetch.wait.max.ms": 100, **stats,
         }), logger=kafka_logger())  # fmt: skip
         self._partitions = self._look_up()
         self._lows: dict[int, int] = {}

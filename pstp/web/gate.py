@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import structlog
 
+from pstp.web.metrics import TURNED_AWAY, Requests, route_of
 from pstp.web.security import refusal
 from streams import limits
-from streams.clock import new_id
+from streams.clock import mono_ns, new_id
 
 log = structlog.get_logger("web")
 
@@ -28,14 +29,14 @@ _API_POLICY: Final = (b"content-security-policy", b"default-src 'none'; frame-an
 class Gate:
     """Wraps an ASGI app."""
 
-    def __init__(self, app: Any, hosts: frozenset[str]) -> None:
-        self._app, self._hosts = app, hosts
+    def __init__(self, app: Any, hosts: frozenset[str], requests: Requests) -> None:
+        self._app, self._hosts, self._requests = app, hosts, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = new_id()
+        request_id, began_ns = new_id(), mono_ns()
         scope.setdefault("state", {})["request_id"] = request_id
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
@@ -43,6 +44,9 @@ class Gate:
 
         async def say(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
+                route = TURNED_AWAY if refused is not None else route_of(scope)
+                seconds = (mono_ns() - began_ns) / 1_000_000_000
+                self._requests.note(route, scope["method"], message["status"], seconds)
                 given = {name.lower() for name, _ in message["headers"]}
                 more = [*_HEADERS, (b"x-request-id", request_id.encode())]
                 if b"cache-control" not in given:

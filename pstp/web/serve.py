@@ -22,13 +22,16 @@ from pstp.web.hub import Hub
 from pstp.web.jobs import Jobs
 from pstp.web.keys import Keys, Principal, Role, read_keys
 from pstp.web.masking import Masker
+from pstp.web.metrics import WebMetrics
 from pstp.web.queries import Queries
 from pstp.web.settings import WebSettings
 from pstp.web.site import Site, overview_of
 from pstp.web.store import Changed, ReadModel
 from streams.errors import UserError
+from streams.http import HttpServer
 from streams.members import MembersView
 from streams.settings import Settings
+from streams.targets import Target
 from streams.topics import verify_identity
 
 CAUGHT_UP_LOOK_S = 0.3
@@ -59,15 +62,28 @@ def serve(
             ws="none", loop="uvloop" if sys.platform != "win32" else "auto",
         )  # fmt: skip
         on_ready(f"http://{name}:{listening.getsockname()[1]}")
-        _Server(config, site.hub).run([listening])
+        metrics = HttpServer(
+            settings.http, site.metrics.registry, live=site.metrics.is_live, ready=site.metrics.is_ready
+        )
+        _Server(config, site.hub, metrics, Target(settings, "web", settings.instance_name("web"))).run([listening])
 
 
 class _Server(uvicorn.Server):
-    """Ends streams when asked to stop: they never end by themselves."""
+    """Ends streams when asked to stop: they never end by themselves.  Beside it runs what Prometheus asks."""
 
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+    def __init__(self, config: uvicorn.Config, hub: Hub, metrics: HttpServer, target: Target) -> None:
         super().__init__(config)
-        self._hub = hub
+        self._hub, self._metrics, self._target = hub, metrics, target
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises `UserError` if PSTP_HTTP is no address to serve on."""
+        self._target.write(await self._metrics.start())
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._target.remove()
+        await super().shutdown(sockets)
+        await self._metrics.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A first signal is a wish, a second one an order.  uvicorn's own would raise it once more at the end."""
@@ -101,13 +117,15 @@ def _open(
 
     queries = Queries(model.engine)
     members = MembersView(settings)
-    follower = Follower(settings, web, model, tell)
+    metrics = WebMetrics()
+    follower = Follower(settings, web, model, tell, metrics.kafka.conf("history"))
 
     async def overview() -> dict[str, Any]:
         found = await run_in_threadpool(overview_of, settings, queries, members, follower.lag_s)
         return found.model_dump(by_alias=True)
 
     hubs.append(Hub(model.version, follower.lag_s, overview))
+    metrics.watch(follower, model, hubs[0])
     jobs = Jobs()
     opened.callback(follower.stop)
     opened.callback(jobs.abort_all)
@@ -117,7 +135,7 @@ def _open(
     follower.start()
     return Site(
         settings, web, model, queries, follower, members, Commander(settings, partitions), publisher, jobs, keys,
-        Principal(user(), Role.ADMIN), Masker(web.mask), hubs[0],
+        Principal(user(), Role.ADMIN), Masker(web.mask), hubs[0], metrics,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pstp.web.hub import Hub
 from pstp.web.jobs import Jobs
 from pstp.web.keys import Keys, Principal
 from pstp.web.masking import Masker
+from pstp.web.metrics import WebMetrics
 from pstp.web.queries import Queries
 from pstp.web.settings import WebSettings
 from pstp.web.store import ReadModel
@@ -37,6 +38,7 @@ class Site(NamedTuple):
     local: Principal
     mask: Masker
     hub: Hub
+    metrics: WebMetrics
 
     def alive(self) -> list[Member]:
         return sorted(self.members.alive().values(), key=lambda m: (m.role, m.instance))

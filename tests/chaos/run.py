@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pstp import top
 from streams.settings import Settings
 from streams.topics import create_topics
 from tests.chaos import clock
@@ -78,9 +79,10 @@ class Run:
             self._strike(stage)
             self._drain(stage, watcher)
             watcher.stop()
+            exported = self._exported(settings)
             unclean = fleet.stop_all()
             self._problems += [f"did not stop cleanly when all was well: {name}" for name in unclean]
-            return self._judge(stage)
+            return self._judge(stage, exported)
         finally:
             if fleet is not None:
                 fleet.stop_all(0)
@@ -145,12 +147,31 @@ class Run:
                 return
             time.sleep(0.2)
 
-    def _judge(self, stage: Stage) -> Outcome:
+    def _exported(self, settings: Settings) -> dict[str, int]:
+        """State changes as the schedulers' metrics count them, once every partition has an owner again."""
+        deadline_s = time.monotonic() + _STILL_S_MAX
+        while True:
+            found = top.once(settings)
+            owned = sum(process.owned for process in found.processes if process.role == "scheduler")
+            if owned == settings.partitions and not found.missing:
+                return found.states
+            if time.monotonic() > deadline_s:
+                self._problems.append(f"metrics of {owned} partitions of {settings.partitions}, silent {found.missing}")
+                return found.states
+            time.sleep(0.2)
+
+    def _judge(self, stage: Stage, exported: dict[str, int]) -> Outcome:
         lives = stage.fleet.lives
         known = {line["id"]: line["type"] for line in acked(self._folder)} | stage.published
         slack_s = float(clock.STEP_S) if stage.fleet.preload else 0.0
         verdict = Judge(stage.settings, self._folder, stage.faults, lives, slack_s).judge(known)
         verdict.problems += self._problems + stage.wrong
+        figures = verdict.verify.figures
+        counted = {**figures.ends, "rejected": figures.rejected, "running": figures.executions}
+        verdict.problems += [
+            f"metrics count {exported.get(state, 0)} times {state!r}, the history has {count}"
+            for state, count in counted.items() if exported.get(state, 0) != count
+        ]  # fmt: skip
         if set(self._options.nemeses) <= REPEATS_NOTHING:
             verdict.problems += [
                 f"{count} repeats of the kind {kind!r}, though nothing was done to a worker"

@@ -5,13 +5,15 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import promql_parser
 import pytest
 
 from streams.catalogue import METRICS
 
-GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
+ROOT = Path(__file__).parents[2]
+GRAFANA, UI = ROOT / "deploy" / "grafana", ROOT / "ui" / "src"
 sys.path.insert(0, str(GRAFANA))
 import build  # noqa: E402
 
@@ -66,6 +68,21 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_what_to_do(panel: dict[str
     references = [target["refId"] for target in panel["targets"]]
     assert references and len(set(references)) == len(references)
     assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
+
+
+def test_links_lead_to_pages_and_filters_of_the_web_ui() -> None:
+    """Of its own router; and what stands behind the `?` is something that the page reads, with a state there is."""
+    pages = dict(re.findall(r'path: "(/[^":]*)", name: "([^"]+)"', (UI / "router.ts").read_text()))
+    screens = {path: UI / "screens" / f"{name.title().replace('-', '')}.vue" for path, name in pages.items()}
+    states = set(re.findall(r"^  (\w+): {", (UI / "folds" / "states.ts").read_text(), re.M))
+    links = {link["url"].removeprefix("${web}") for panel in PANELS for link in panel.values[0]["links"]}  # type: ignore
+    assert {"/groups?state=blocked", "/dead-letters"} <= links
+    for link in links:
+        path, _, query = link.partition("?")
+        assert path in pages, link
+        for name, (value,) in parse_qs(query, strict_parsing=True).items() if query else ():
+            assert f"route.query.{name} " in screens[path].read_text(), f"{path} does not read {name}"
+            assert name != "state" or value in states, link
 
 
 @pytest.mark.parametrize("panel", PANELS)

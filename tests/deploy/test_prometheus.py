@@ -2,14 +2,18 @@
 
 import math
 import re
+import shlex
 import subprocess
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
-import confluent_kafka as ck
 import pytest
+from typer.main import get_command
 
-from streams.protocol import TaskState
-from tests.deploy.prometheus import RULES, Prometheus, executable, faster
+from pstp.cli.app import app
+from tests.deploy.prometheus import RULES, Prometheus, executable
 from tests.deploy.test_dashboards import BOARDS, filled
 from tests.support.system import System, until
 
@@ -37,10 +41,37 @@ def test_each_alert_has_a_runbook_and_each_runbook_its_alert() -> None:
         assert f"runbook_url: docs/runbooks/{alert}.md" in RULES.read_text()
 
 
+def test_commands_that_are_named_are_there() -> None:
+    """In runbooks and in what panels say to do: the command, and each of its options."""
+    texts = [path.read_text() for path in RUNBOOKS.iterdir()]
+    texts += [panel["description"] for board in BOARDS.values() for panel in board["panels"]]
+    inline = [line for text in texts for line in re.findall(r"`(pstp [^`\n]+)`", text)]
+    blocks = [block for text in texts for block in re.findall(r"```\n(.*?)```", text, re.S)]
+    named = {line for line in [*inline, *"\n".join(blocks).splitlines()] if re.search(r"(^| )pstp ", line)}
+    assert len(named) > 10
+    for line in named:
+        words = shlex.split(re.sub(r"^([A-Z_]+=\S+ )+", "", line), comments=True)
+        command: Any = get_command(app)
+        assert words[0] == "pstp"
+        for word in words[1:]:
+            if word.startswith("--"):
+                assert word in {option for parameter in command.params for option in parameter.opts}, line
+            elif hasattr(command, "commands"):
+                command = command.commands[word]
+
+
 def load(system: System, first: int, count: int) -> None:
     for number in range(first, first + count):
         system.publish(f"g{number % 20}", *(("fail", 1) if number % 10 == 0 else ("sleep", 0.005)))
     system.flush()
+
+
+def ask_web(system: System) -> None:
+    """Something to count: an answer, and a refusal."""
+    said = until(lambda: re.search(r"answers on (http://\S+);", (system.folder / "web1.log").read_text()))
+    urllib.request.urlopen(f"{said[1]}/api/overview", timeout=10).read()
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{said[1]}/api/nowhere", timeout=10)
 
 
 @pytest.fixture
@@ -54,83 +85,45 @@ def test_every_query_of_every_panel_finds_data(system: System, target: Path, tmp
         system.scheduler("s2")
         worker = system.worker("w1", slots=4)
         system.worker("w2", slots=4)
+        system.start("web1", ["web"], {"web_address": "127.0.0.1:0"})
         until(lambda: prometheus.query("sum(pstp_partitions_owned) == 4"), 60, "scraped, and all owned")
         stats = [p for board in BOARDS.values() for p in board["panels"] if p["type"] == "stat"]
         for panel in stats:  # also of a system that has done nothing yet
             for query in panel["targets"]:
-                assert prometheus.query(filled(query["expr"])), panel["title"]
+                assert len(prometheus.query(filled(query["expr"]))) == 1, panel["title"]
         system.publish("unhandled", "nobody")
         system.publish("g1", "outcome", {"do": "reject"})
         system.publish_raw("g1", b"{")
         load(system, 0, 100)
         worker.kill()
         published = 100
-        queries = [
-            (panel["title"], filled(query["expr"]))
+        lacking = {
+            (panel["title"], query["refId"]): query
             for board in BOARDS.values() for panel in board["panels"] for query in panel["targets"]
-        ]  # fmt: skip
-        lacking = dict(queries)
+        }  # fmt: skip
 
         def complete() -> bool:
             nonlocal published
             load(system, published, 20)
+            ask_web(system)
             published += 20
-            for title, expr in [*lacking.items()]:
-                found = prometheus.query(expr)
+            for place, query in [*lacking.items()]:
                 # A quantile of a type that was idle lately is no number.
-                if any(not math.isnan(float(sample["value"][1])) for sample in found):
-                    del lacking[title]
+                found = [s for s in prometheus.query(filled(query["expr"])) if not math.isnan(float(s["value"][1]))]
+                shown = set(re.findall(r"{{(\w+)}}", query["legendFormat"]))
+                if any(shown <= sample["metric"].keys() for sample in found):  # "or vector(0)" has no labels
+                    del lacking[place]
             return not lacking
 
         try:
             until(complete, 60)
         except AssertionError:
             pytest.fail(f"no data for {lacking}")
-        assert prometheus.label_values("cluster", "pstp_build_info") == [system.settings.app]
-        assert set(prometheus.label_values("instance", 'pstp_build_info{cluster=~".*"}')) >= {"s1", "s2", "w2"}
-
-
-def test_alerts_fire_when_something_breaks_and_not_before(system: System, target: Path, tmp_path: Path) -> None:
-    """An hour in a minute."""
-    rules = faster(RULES.read_text())
-    with Prometheus(tmp_path / "prometheus", target, rules) as prometheus:
-        until(lambda: "PstpNoScheduler" in prometheus.firing(), what="nobody is there yet")
-        scheduler = system.scheduler("s1")
-        worker = system.worker("w1", slots=30)  # More than are ever on their way at once, until all are taken below.
-        until(lambda: prometheus.query("sum(pstp_partitions_owned) == 4") and not prometheus.firing(), 60, "all calm")
-        fired: set[str] = set()
-
-        def goes_well() -> bool:
-            load(system, system.history.terminal(), 20)
-            system.history.read()
-            fired.update(prometheus.firing())
-            return system.history.count(TaskState.SUCCEEDED) > 500
-
-        until(goes_well, 90)
-        assert fired == set()
-
-        system.publish("unhandled", "nobody")
-        for number in range(40):
-            system.publish(f"busy{number}", "sleep", 60)
-
-        def fires(*names: str) -> None:
-            def all_fire() -> bool:
-                system.publish_raw("g1", b"{")
-                system.flush()
-                fired.update(prometheus.firing())
-                return fired >= set(names)
-
-            until(all_fire, 60, f"{names} fire")
-
-        fires("PstpTypeWithoutHandler", "PstpNoFreeSlot", "PstpDeadLetters")
-        stranger = ck.Producer(system.settings.kafka(**{"transactional.id": "stranger"}))
-        stranger.init_transactions(10)
-        stranger.begin_transaction()
-        stranger.produce(system.settings.topic("tasks"), b"{}", b"g", partition=0)
-        stranger.flush(10)
-        fires("PstpInputHeld")
-        worker.kill()
-        fires("PstpProcessDown", "PstpWorkersLost")
-        scheduler.kill()
-        fires("PstpNoScheduler")
-        stranger.abort_transaction(10)
+        wanted = {"cluster": {system.settings.app}, "instance": {"s1", "s2", "w2", "web1"}}
+        for board in BOARDS.values():
+            asked = [v for v in board["templating"]["list"] if v["type"] == "query"]
+            assert {v["name"] for v in asked} == wanted.keys()
+            for variable in asked:
+                query = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"])
+                assert query is not None
+                assert set(prometheus.label_values(query[2], filled(query[1]))) >= wanted[variable["name"]]

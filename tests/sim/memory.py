@@ -14,6 +14,7 @@ from streams.retry import Policy
 from streams.rows import PARTITION_KEY, decode_partition
 from tests.sim.loop import Violation
 from tests.sim.stage import STAGE
+from tests.support.recount import difference
 
 if TYPE_CHECKING:
     from tests.sim.scheduler import SchedulerLife
@@ -35,6 +36,8 @@ def check(truth: "Truth", life: "SchedulerLife") -> None:
         if tale is not None and owns(truth, engine, home_partition(group.encode(), engine.partition_count)):
             _check_group(engine, tale)
     check_slots(engine)
+    if wrong := difference(engine):
+        raise Violation("G7", wrong)
     if STAGE.loop.chance.random() < 0.01:
         check_rows(truth, engine)
 

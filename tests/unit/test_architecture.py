@@ -17,7 +17,8 @@ PURE = {
     for name in (
         "breakers", "catalogue", "cloudevents", "commands", "depth", "distribution", "edits", "engine", "errors",
         "express", "flow", "group", "history", "intake", "limits", "local", "memory", "murmur2", "partition",
-        "placement", "protocol", "ready", "reasons", "retry", "rfc3339", "rows", "topic_plan", "totals", "watch",
+        "placement", "protocol", "ran", "ready", "reasons", "retry", "rfc3339", "rows", "standing", "topic_plan",
+        "totals", "watch",
     )
 }  # fmt: skip
 NEVER_IN_PURE = {

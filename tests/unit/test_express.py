@@ -22,6 +22,7 @@ from streams.placement import Here, Start
 from streams.protocol import CommandKind, ErrorInfo, Moment, Report, ReportKind, decode_events
 from streams.retry import Policy
 from streams.totals import Totals, add
+from tests.support.recount import difference
 
 POLICY = Policy(max_attempts=3, backoff_base_s=0.05, backoff_cap_s=0.1)
 GROUPS = [b"g%d" % n for n in range(12)]
@@ -114,6 +115,7 @@ class Scene:
 
     def step(self) -> None:
         outputs = self.engine.step([], {}, self.now)
+        assert difference(self.engine) == ""
         self.note_starts()
         self.commit(outputs)
         for number, suspects in self.engine.watch.ends_wanted().items():

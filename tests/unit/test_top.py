@@ -1,8 +1,14 @@
 """`pstp top`'s arithmetic: rates from two looks, waits from the buckets in between."""
 
+import io
+
+from rich.console import Console
+
 from pstp.top.figures import Look, figures, parse
+from pstp.top.run import draw
 
 SCHEDULER = """\
+pstp_build_info{{role="scheduler"}} 1
 pstp_task_states_total{{partition="0",state="succeeded"}} {succeeded}
 pstp_task_states_total{{partition="0",state="retrying"}} 2
 pstp_tasks_parked 40
@@ -15,6 +21,7 @@ pstp_wait_seconds_bucket{{type="t",le="1"}} {all}
 pstp_wait_seconds_bucket{{type="t",le="+Inf"}} {all}
 """
 WORKER = """\
+pstp_build_info{{role="worker"}} 1
 pstp_worker_slots 8
 pstp_worker_running 5
 pstp_worker_partitions 2
@@ -35,6 +42,19 @@ def test_one_look_has_numbers_and_no_rates() -> None:
         ("s1", "scheduler", 4, 0), ("w1", "worker", 2, 5),
     ]  # fmt: skip
     assert found.missing == ("w2",)
+
+
+def test_what_is_drawn_says_it_all() -> None:
+    """Also of a process whose name tries to paint."""
+    before = look(0, 10, succeeded=10, quick=500, all=500)
+    after = look(2_000, 30, succeeded=50, quick=590, all=600)
+    after.by_instance["r[red]1\x1b[2J"] = {**after.by_instance["s1"], **after.by_instance["w1"]}
+    console = Console(record=True, width=160, file=io.StringIO())
+    console.print(draw(figures(after, before)))
+    text = console.export_text()
+    for words in ("blocked", "5 of 8", "does not answer", "≤ 100 ms", "succeeded", "w2"):
+        assert words in text
+    assert "r[red]1" in text and "\x1b" not in text
 
 
 def test_two_looks_have_rates_and_the_waits_in_between() -> None:

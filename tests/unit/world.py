@@ -34,6 +34,7 @@ from streams.protocol import (
 from streams.retry import Policy
 from streams.rows import Headers
 from streams.transaction import OUTPUTS
+from tests.support.recount import difference
 
 N, M = 3, 3
 LEASE_MS = 10_000
@@ -373,6 +374,7 @@ class World:
             assert loaded.states == partition.states
             assert loaded.entries.keys() == partition.entries.keys()
         check_slots(engine)
+        assert difference(engine) == ""
 
     def rows_of_group(self, group: str) -> list[bytes]:
         key = group.encode()

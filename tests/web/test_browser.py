@@ -143,7 +143,7 @@ def test_twelve_tabs_of_one_browser_are_all_live(browser: Any, served: Served) -
     for tab in tabs:
         tab.page.get_by_text("tabs-1").first.wait_for()
         assert tab.troubles == []
-    assert "pstp_web_streams 1" in served.client.get("/metrics").text.splitlines()
+    assert "pstp_web_streams 1.0" in served.client.get("/metrics").text.splitlines()
     context.close()
 
 

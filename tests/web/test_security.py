@@ -1,6 +1,7 @@
 """Who may do what, for every route; and what is turned away before anybody asks."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pstp.web.hub import Hub
 from pstp.web.jobs import Jobs
 from pstp.web.keys import Keys, Principal, Role, add_key, new_key, read_keys
 from pstp.web.masking import Masker
+from pstp.web.metrics import WebMetrics
 from pstp.web.queries import Queries
 from pstp.web.security import ROLES
 from pstp.web.settings import WebSettings
@@ -37,6 +39,7 @@ class Nothing:
 
     fault = ""
     unreadable = 0
+    caught_up = threading.Event()
 
     def lag_s(self) -> float:
         return 0.0
@@ -65,9 +68,11 @@ def site_of(engine: Engine, keys: Keys | None = None, **web: Any) -> Site:
     async def overview() -> dict[str, Any]:
         return {}
 
+    hub, metrics = Hub(model.version, nothing.lag_s, overview), WebMetrics()
+    metrics.watch(nothing, model, hub)
     return Site(
         Settings(), WebSettings(**web), model, Queries(engine), nothing, nothing, nothing, nothing, Jobs(), keys,
-        Principal("me", Role.ADMIN), Masker(web.get("mask", ())), Hub(model.version, nothing.lag_s, overview),
+        Principal("me", Role.ADMIN), Masker(web.get("mask", ())), hub, metrics,
     )  # fmt: skip
 
 
