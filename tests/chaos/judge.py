@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,8 +32,6 @@ ASKED: Final = {
 # How long after a fault its consequences may show: leases restart with each takeover, sessions run out.
 LEASES_PATIENCE: Final = 4
 PATIENCE_S: Final = 40.0
-# A task that could run must within this time, once nothing is done to the system any more.
-PROGRESS_S: Final = 30.0
 
 
 @dataclass
@@ -72,7 +70,7 @@ class Judge:
         self._settings, self._folder = settings, folder
         self._faults, self._lives = faults.all(), lives
         self._slack = timedelta(seconds=slack_s)
-        self._patience = timedelta(seconds=LEASES_PATIENCE * settings.lease_s + PATIENCE_S) + self._slack
+        self._patience = timedelta(seconds=LEASES_PATIENCE * settings.lease_s + PATIENCE_S)
         self._kills = faults.kills({life.name for life in lives if life.role == "worker"}, self._slack)
         self._groups: dict[str, _Group] = defaultdict(_Group)
         self._open: dict[tuple[int, int], _Task] = {}
@@ -84,13 +82,14 @@ class Judge:
         journals = sorted(self._folder.glob("journal-*.jsonl"))
         options = Options(kills=self._kills, clock_tolerance_s=1.0 + self._slack.total_seconds())
         self._verdict = Verdict(check_cluster(self._settings, options, journals=journals))
-        self._verdict.longest_stall_s = self._verdict.verify.figures.longest_stall_s
         with closing(TopicReader(self._settings, self._settings.topic("task-events"))) as reader:
             for partition in reader.bounds:
                 for message in reader.read(partition):
+                    # The broker's clock: those of the processes are stepped.
+                    at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
                     for event in decode_events(message.value() or b""):
                         if event.kind is EventKind.TASK and event.sequence is not None:
-                            self._step(partition, event)
+                            self._step(partition, event, at)
                         else:
                             self._note_pause(event)
         self._compare_ends(acked)
@@ -110,27 +109,27 @@ class Judge:
             self._groups[event.group or ""].paused = True
             self._verdict.pauses += 1
 
-    def _step(self, partition: int, event: Event) -> None:
+    def _step(self, partition: int, event: Event, at: datetime) -> None:
         key = (partition, event.sequence or 0)
         group = self._groups[event.group or ""]
         task = self._open.get(key)
         if task is None:
-            task = self._open[key] = _Task(event.type or "", S.PARKED, event.at)
+            task = self._open[key] = _Task(event.type or "", S.PARKED, at)
         before, state = task.state, event.state or S.PARKED
         if state is S.PARKED and event.reason in (Reason.REDRIVEN_HEAD, Reason.REDRIVEN_TAIL):
             task.redriven = True
         if state is S.RUNNING:
             if group.paused:
-                self._problem(f"{event.task_id} of {event.group} started at {event.at}, and the group was paused")
+                self._problem(f"{event.task_id} of {event.group} started at {at}, and the group was paused")
             if not task.redriven:  # it starts where the operator put it
                 self._order(group, event)
-            self._stalled(group, task, event.at)
+            self._stalled(group, task, at)
             task.worker = event.worker
         elif state is S.RETRYING or (state is S.PARKED and before is S.RUNNING):
-            self._repeat(task, event)
-            task.ready_at = max(event.at, event.not_before or event.at)
+            self._repeat(task, event, at)
+            task.ready_at = at + max(timedelta(0), (event.not_before or event.at) - event.at)
         elif state in (S.SUCCEEDED, S.DEAD_LETTERED):
-            self._ended(group, task, event)
+            self._ended(group, task, event, at)
             del self._open[key]
         task.state = state
 
@@ -147,20 +146,21 @@ class Judge:
         ready_at = max(task.ready_at, group.free_at or task.ready_at)
         shadows = [f for f in self._faults if f.hits(ready_at, at, timedelta(0))]
         last = max((f.until or at for f in shadows), default=ready_at)
+        self._verdict.longest_stall_s = max(self._verdict.longest_stall_s, (at - ready_at).total_seconds())
         calm_s = (at - max(ready_at, last)).total_seconds()
         self._verdict.longest_calm_stall_s = max(self._verdict.longest_calm_stall_s, calm_s)
 
-    def _repeat(self, task: _Task, event: Event) -> None:
+    def _repeat(self, task: _Task, event: Event, at: datetime) -> None:
         reason = event.reason or ""
         if reason in ASKED.get(task.type, ()):
             self._verdict.repeats[f"{reason}: asked for by the handler"] += 1
             return
         if reason in ("returned", "lost_before_start", "taken_back"):
             return  # it had not run: the checker holds that against the journals
-        fault = self._explain(task.worker or "", event.at, drains=reason == "abandoned")
+        fault = self._explain(task.worker or "", at, drains=reason == "abandoned")
         if fault is None:
             self._verdict.repeats[f"{reason}: unexplained"] += 1
-            self._problem(f"{event.task_id} runs again ({reason}) at {event.at}; nothing was done to {task.worker}")
+            self._problem(f"{event.task_id} runs again ({reason}) at {at}; nothing was done to {task.worker}")
         else:
             self._verdict.repeats[f"{reason}: {fault.nemesis}"] += 1
 
@@ -171,10 +171,10 @@ class Judge:
                 return fault
         return None
 
-    def _ended(self, group: _Group, task: _Task, event: Event) -> None:
+    def _ended(self, group: _Group, task: _Task, event: Event, at: datetime) -> None:
         state = event.state or S.SUCCEEDED
         self._ends[event.task_id or ""] = state, event.reason
-        group.free_at = event.at
+        group.free_at = at
         if state is S.SUCCEEDED:
             group.state += 1
             counted = json.loads(bytes(event.result)) if event.result else None
