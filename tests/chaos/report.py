@@ -1,6 +1,5 @@
 """What a run amounts to: for the terminal, and as a row of the table in docs/faults.md."""
 
-import re
 from pathlib import Path
 from typing import Final
 
@@ -9,9 +8,9 @@ from tests.chaos.run import Outcome
 
 _SHOWN: Final = 15
 HEAD: Final = (
-    "| seed | brokers | tasks | faults | executions | repeats: asked for | explained by a fault | unexplained "
-    "| longest stall | in calm | violations |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|\n"
+    "| seed | brokers | nemeses | tasks | faults | executions | repeats: asked for | explained by a fault "
+    "| unexplained | longest stall | in calm | violations |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|\n"
 )
 BEGIN: Final = "<!-- runs: written by `make chaos TABLE=docs/faults.md` -->\n"
 END: Final = "<!-- end of runs -->\n"
@@ -53,30 +52,41 @@ def command(outcome: Outcome) -> str:
 
 
 def write_row(path: Path, outcome: Outcome) -> None:
-    """Put the run into the table, in place of an earlier one of the same seed and brokers."""
+    """Put the run into the table, in place of an earlier one of the same seed, brokers and nemeses."""
     text = path.read_text()
     before, _, rest = text.partition(BEGIN)
     table, _, after = rest.partition(END)
     rows = {line for line in table.removeprefix(HEAD).splitlines() if line}
-    options = outcome.options
-    rows = {row for row in rows if not row.startswith(f"| {options.seed} | {options.brokers} |")}
+    rows = {row for row in rows if not row.startswith(_which(outcome))}
     rows.add(_row(outcome))
-    ordered = sorted(rows, key=lambda row: [int(n) for n in re.findall(r"\d+", row)[:2]][::-1])
+    ordered = sorted(rows, key=_order)
     path.write_text(before + BEGIN + HEAD + "".join(f"{row}\n" for row in ordered) + END + after)
 
 
+def _which(outcome: Outcome) -> str:
+    options = outcome.options
+    nemeses = "all" if options.nemeses == tuple(NEMESES) else ", ".join(options.nemeses)
+    return f"| {options.seed} | {options.brokers} | {nemeses} |"
+
+
+def _order(row: str) -> tuple[bool, int, str, int]:
+    """All nemeses together before those that strike alone; then by brokers, by name and by seed."""
+    seed, brokers, nemeses, *_ = (cell.strip() for cell in row.strip("|").split("|"))
+    return nemeses != "all", int(brokers), nemeses, int(seed)
+
+
 def _row(outcome: Outcome) -> str:
-    options, verdict = outcome.options, outcome.verdict
+    verdict = outcome.verdict
     asked = sum(n for kind, n in verdict.repeats.items() if kind.endswith("asked for by the handler"))
     unexplained = sum(n for kind, n in verdict.repeats.items() if kind.endswith("unexplained"))
     figures = verdict.verify.figures
     broken = sum(verdict.verify.counts.values()) + len(verdict.problems)
     cells = (
-        options.seed, options.brokers, f"{figures.tasks:,}", sum(outcome.faults.values()), f"{figures.executions:,}",
+        f"{figures.tasks:,}", sum(outcome.faults.values()), f"{figures.executions:,}",
         asked, verdict.repeats.total() - asked - unexplained, unexplained, f"{verdict.longest_stall_s:.1f} s",
         f"{verdict.longest_calm_stall_s:.1f} s", broken,
     )  # fmt: skip
-    return f"| {' | '.join(map(str, cells))} |"
+    return f"{_which(outcome)} {' | '.join(map(str, cells))} |"
 
 
 def _counts(counts: dict[str, int]) -> str:
