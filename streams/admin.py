@@ -5,7 +5,7 @@ into our sentence.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -89,13 +89,17 @@ class Admin:
             except ck.KafkaException as error:
                 if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
                     self._explain(error, f"create topic `{topic}`")
-        deadline_ms = now().mono_ms + DEADLINE_S * 1000
         names = [topic.topic for topic in topics]  # whoever created them
-        while None in self.describe(names).values():  # a broker hears of them a little later than the controller
-            if now().mono_ms > deadline_ms:
-                raise TopicsError("new topics do not show up on the brokers: look at the cluster's health, try again")
-            self._client.poll(0.05)
+        self._wait(lambda: None not in self.describe(names).values(), "new topics")
         return created
+
+    def _wait(self, shows: Callable[[], bool], what: str) -> None:
+        """A broker hears of what was changed a little later than the controller, which has said that it is done."""
+        deadline_ms = now().mono_ms + DEADLINE_S * 1000
+        while not shows():
+            if now().mono_ms > deadline_ms:
+                raise TopicsError(f"{what} do not show up on the brokers: look at the cluster's health, try again")
+            self._client.poll(0.05)
 
     def add_partitions(self, topic: str, partitions: int) -> None:
         """Raise a topic's number of partitions to this."""
@@ -112,6 +116,7 @@ class Admin:
         }
 
     def set_configs(self, configs: Mapping[str, Mapping[str, str]]) -> None:
+        """Change topics' settings and wait until they are so."""
         resources = [
             ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[
                 ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
@@ -119,9 +124,16 @@ class Admin:
             ])
             for topic, config in configs.items()
         ]  # fmt: skip
-        if resources:
-            for future in self._client.incremental_alter_configs(resources, request_timeout=DEADLINE_S).values():
-                self._await(future, "change topics' settings")
+        if not resources:
+            return
+        for future in self._client.incremental_alter_configs(resources, request_timeout=DEADLINE_S).values():
+            self._await(future, "change topics' settings")
+
+        def shows() -> bool:
+            are = self.configs(configs)
+            return all(config.items() <= are[topic].items() for topic, config in configs.items())
+
+        self._wait(shows, "changed settings of topics")
 
     def committed(self, group: str) -> dict[tuple[str, int], int]:
         """What a consumer group has committed, by topic and partition; empty if it never did."""

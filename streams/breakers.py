@@ -46,6 +46,7 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.until_mono_ms = 0
         self.probe: Place | None = None
+        self._away: Place | None = None  # a probe whose partition was let go
 
     def ended(self, place: Place, succeeded: bool, mono_ms: int) -> bool:
         """An execution has ended; whether the state changed.  What began before it opened says nothing new."""
@@ -61,11 +62,21 @@ class Breaker:
         elif place == self.probe:
             self.probe = None
             if succeeded:
-                self.state = BreakerState.CLOSED
+                self.state, self._away = BreakerState.CLOSED, None
             else:
                 self._open(mono_ms)
             return True
         return False
+
+    def let_go(self, partition: int) -> None:
+        """What is out of that partition tells its next owner; that may be us again."""
+        if self.probe is not None and self.probe.partition == partition:
+            self.probe, self._away = None, self.probe
+
+    def still_out(self, place: Place) -> None:
+        """That execution's partition is ours (again); if it was the probe, and no other has taken its place, it is."""
+        if self.probe is None and place == self._away:
+            self.probe, self._away = place, None
 
     def came_back(self, place: Place) -> None:
         """That task did not end, but it is no longer out: another may be the probe."""
@@ -87,7 +98,7 @@ class Breaker:
         return 1 if self.state is BreakerState.HALF_OPEN and self.probe is None else 0
 
     def _open(self, mono_ms: int) -> None:
-        self.state = BreakerState.OPEN
+        self.state, self._away = BreakerState.OPEN, None
         self.until_mono_ms = mono_ms + int(self._settings.open_s * 1000)
         self._outcomes.clear()
         self._failed = 0
@@ -122,11 +133,15 @@ class Breakers:
         if breaker is not None and breaker.state is BreakerState.HALF_OPEN:
             breaker.probe = place
 
+    def still_out(self, task_type: str, place: Place) -> None:
+        """A partition was taken over in which this execution is under way."""
+        if breaker := self._by_type.get(task_type):
+            breaker.still_out(place)
+
     def drop_partition(self, number: int) -> None:
         """What is out of that partition will tell its next owner."""
         for breaker in self._by_type.values():
-            if breaker.probe is not None and breaker.probe.partition == number:
-                breaker.probe = None
+            breaker.let_go(number)
 
     def half_open(self, mono_ms: int) -> list[str]:
         """Types whose breaker has been open for its time just now."""

@@ -81,20 +81,22 @@ def take(engine: "Engine", partition: Partition, record: "Input") -> None:
     by = By(
         command.id, command.kind, cut(command.actor, limits.NAME_CHARS_MAX), cut(command.note, limits.NOTE_CHARS_MAX)
     )
+    named = command.task_id and cut(command.task_id, limits.NAME_CHARS_MAX)
     if len(command.id) > limits.NAME_CHARS_MAX:
         _refuse(
-            engine, partition, key, replace(by, command_id=cut(command.id, limits.NAME_CHARS_MAX)), Refusal.BAD_COMMAND
-        )
+            engine, partition, key, replace(by, command_id=cut(command.id, limits.NAME_CHARS_MAX)), Refusal.BAD_COMMAND,
+            named,
+        )  # fmt: skip
         return
     if command.id in partition.memory.commands:
-        _refuse(engine, partition, key, by, Refusal.REPEATED)
+        _refuse(engine, partition, key, by, Refusal.REPEATED, named)
         return
     number = partition.memory.note_command(command.id)
     engine.put_row(partition, rows.command_key(command.id), rows.encode(rows.CommandRow(rows.ROW_FORMAT, number)))
     try:
         _carry_out(engine, partition, key, command, by)
     except _Refused as refused:
-        _refuse(engine, partition, key, by, refused.why)
+        _refuse(engine, partition, key, by, refused.why, named)
 
 
 class _Sender(Struct):
@@ -120,10 +122,13 @@ def _answer_unreadable(engine: "Engine", partition: Partition, key: bytes | None
 _decode_sender: Final = msgspec.json.Decoder(_Sender).decode
 
 
-def _refuse(engine: "Engine", partition: Partition, key: bytes, by: By, why: Refusal) -> None:
+def _refuse(
+    engine: "Engine", partition: Partition, key: bytes, by: By, why: Refusal, named: str | None
+) -> None:  # fmt: skip
+    """The answer names the task that was named, or else the head."""
     entry = partition.entries.get(key)
-    task_id = entry.task.task_id if entry is not None and entry.task is not None else None
-    engine.answer(partition, key, by, Outcome.REFUSED, refusal=why, task_id=task_id)
+    head_id = entry.task.task_id if entry is not None and entry.task is not None else None
+    engine.answer(partition, key, by, Outcome.REFUSED, refusal=why, task_id=named or head_id)
 
 
 def _carry_out(engine: "Engine", partition: Partition, key: bytes, command: Command, by: By) -> None:
@@ -211,9 +216,7 @@ def _cancel_task(engine: "Engine", partition: Partition, entry: Entry, command: 
         raise _Refused(Refusal.OTHER_HEAD)
     if entry.group.sweep is not None:
         raise _Refused(Refusal.SWEEPING)
-    place, task = found
-    sequence, _ = entry.unpark(place)
-    engine.take_out(partition, entry, sequence, task, ParkedLeft(by))
+    engine.take_out(partition, entry, *entry.unpark(found[0]), ParkedLeft(by))
 
 
 def find_parked(entry: Entry, task_id: str) -> tuple[int, AcceptedTask] | None:

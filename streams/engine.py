@@ -17,7 +17,7 @@ import msgspec
 
 from streams import commands, edits, history, limits, protocol, rows, totals
 from streams import group as machine
-from streams.breakers import Breakers, BreakerSettings, BreakerState, Place
+from streams.breakers import Breaker, Breakers, BreakerSettings, BreakerState, Place
 from streams.catalogue import OTHER, TYPES_MAX, WAIT_S
 from streams.clock import Now
 from streams.distribution import Distribution
@@ -102,8 +102,11 @@ DLQ = {
     "topic": "topic", "partition": "partition", "offset": "offset", "delivery.count": "attempts", "message": "error",
     "disposition": "reason",
 }  # fmt: skip
-# Why a task waits again, or is dead, without having failed by itself.
-NO_FAILURE = frozenset({Reason.SNOOZED, Reason.EDITED, Reason.CASCADE, Reason.WORKER_LOST, Reason.RELEASED})
+# Why a task waits again, or is dead, without having failed by itself, or for a reason that lies in this task alone.
+NO_FAILURE = frozenset({
+    Reason.SNOOZED, Reason.EDITED, Reason.CASCADE, Reason.WORKER_LOST, Reason.RELEASED, Reason.HANDLER_REJECTED,
+    Reason.INVALID_PAYLOAD,
+})  # fmt: skip
 
 
 class Input(NamedTuple):
@@ -167,6 +170,8 @@ class Engine:
         self.stopped: dict[int, str] = {}  # partitions with something too new for this process, and what it is
         self.task_bytes_max = task_bytes_max
         self.breakers = Breakers(breakers)
+        self.no_room = ""  # why a task was turned away lately
+        self._told: dict[str, BreakerState | None] = {}  # by type, what the history says; None: who knows
         self.flow = flow
         self._group_policies = tuple(group_policies)  # (pattern, policy): the first that fits counts
         self._idempotency_ms = int(idempotency_window_s * 1000)
@@ -215,9 +220,11 @@ class Engine:
                     self._wait(partition, entry, Wait(head.sequence, head.due_wall_ms, head.delay_ms))
                 case Phase.DISPATCHED:
                     self._hold(entry, dispatch_partition=head.dispatch_partition)
+                    self._out_again(out, entry, head.token)
                     self.watch.dispatched(out, head.token, head.dispatch_partition, now.mono_ms)
                 case Phase.RUNNING:
                     self._hold(entry, worker=head.worker)
+                    self._out_again(out, entry, head.token)
                     self.watch.running(out, head.token, now.mono_ms)
                     if gone and head.claim_id == CLAIM_PREFIX + partition.left_by:
                         self._ended_with_its_process(partition, entry)
@@ -225,6 +232,10 @@ class Engine:
                     raise machine.IllegalTransition("a head is never idle")
         for entry in partition.entries.values():
             partition.tally.note(entry, entry.key in partition.states, self._label)
+
+    def _out_again(self, out: Out, entry: Entry, token: int) -> None:
+        if entry.task is not None:
+            self.breakers.still_out(entry.task.type, Place(out.partition, token))
 
     def _adopt_held(self, out: Out, group: Group) -> None:
         """Say again what the owner before may have said to nobody; all of it is harmless twice."""
@@ -251,6 +262,7 @@ class Engine:
         heapq.heapify(self._pauses)
         self._asking.drop_partition(number)
         self.breakers.drop_partition(number)
+        self._told = dict.fromkeys(self._told)  # it may stand in a transaction that has failed
         partition.held.clear()  # their offsets are not committed: they come again
         self._dirty = {k: e for k, e in self._dirty.items() if k[0] != number}
         for heap in (self._delays, self._times):
@@ -423,6 +435,7 @@ class Engine:
         entry = partition.entries.get(task.key)
         full = self.flow.full(entry.group.parked if entry is not None else 0, partition.tasks)
         if full is not None and not self.flow.pauses:
+            self.no_room = f"group {task.group!r}: {full}"
             self._turn_away(partition, task, row)
             return
         self._accept(partition, task, row)
@@ -728,9 +741,13 @@ class Engine:
 
     def _half_open(self) -> None:
         """Breakers that have waited for their time let one probe out from now on."""
-        if self.partitions:
-            for task_type in self.breakers.half_open(self._now.mono_ms):
-                self._tell_breaker(task_type, BreakerState.HALF_OPEN)
+        if not self.partitions or not self.breakers.settings.rate:
+            return
+        for _ in self.breakers.half_open(self._now.mono_ms):
+            self.counts["breaker", BreakerState.HALF_OPEN] += 1
+        for task_type, breaker in self.breakers.states().items():
+            if self._told.get(task_type, BreakerState.CLOSED) is not breaker.state:
+                self._tell_breaker(task_type, breaker)
 
     # -- local execution
 
@@ -962,8 +979,9 @@ class Engine:
                 partition.changed = True
                 self._publish(partition, entry.key, history.announced(entry.name, effect, self._now))
             case Answer(by, outcome, refusal, count):
-                self.answer(partition, entry.key, by, outcome, refusal=refusal, count=count,
-                            task_id=entry.task.task_id if entry.task else None)  # fmt: skip
+                about = accepted[0] if accepted is not None else entry.task
+                task_id = None if about is None else about.task_id
+                self.answer(partition, entry.key, by, outcome, refusal=refusal, count=count, task_id=task_id)
             case Edit(by):
                 assert accepted is not None and entry.task is not None
                 changes = edits.changes(entry.task.payload, accepted[0].payload)
@@ -1182,15 +1200,16 @@ class Engine:
         self._forward(record, home, key)
 
     def take_out(
-        self, partition: Partition, entry: Entry, sequence: int, task: AcceptedTask, event: machine.ParkedLeft
+        self, partition: Partition, entry: Entry, sequence: int, value: bytes, event: machine.ParkedLeft
     ) -> None:
-        """A parked task, which the caller has removed, is cancelled."""
+        """A parked task, which the caller has removed (its row is `value`), is cancelled."""
+        row, task = read_row(value)
         partition.tasks -= 1
         self._put("changelog", partition.number, rows.task_key(sequence, entry.key), None)
         emit = Emit(TaskState.CANCELLED, sequence, 1, reason=Reason.BY_COMMAND)
         cancelled = history.state_changed(entry.name, task, emit, self._now, None, None)
         self._publish(partition, entry.key, cancelled)
-        self._feed(partition, entry, event)
+        self._feed(partition, entry, event, accepted=(task, row))
 
     def forget_state(self, partition: Partition, key: bytes, by: By) -> None:
         del partition.states[key]
@@ -1232,13 +1251,17 @@ class Engine:
                 return
         state = self.breakers.ended(task_type, place, succeeded, self._now.mono_ms)
         if state is not None:
-            self._tell_breaker(task_type, state)
+            self.counts["breaker", state] += 1
+            self._tell_breaker(task_type, self.breakers.states()[task_type])
 
-    def _tell_breaker(self, task_type: str, state: BreakerState) -> None:
-        """It speaks for all partitions of this scheduler; its events stand in the lowest of them, in order."""
-        partition = self.partitions[min(self.partitions)]
-        self.counts["breaker", state] += 1
-        until = self._now.wall_ms + int(self.breakers.settings.open_s * 1000) if state is BreakerState.OPEN else None
+    def _tell_breaker(self, task_type: str, breaker: Breaker) -> None:
+        """It speaks for all partitions of this scheduler; its events stand in the lowest of them, in order.  It is told
+        again when partitions were let go: the last time may stand in a transaction that has failed.
+        """
+        partition, state = self.partitions[min(self.partitions)], breaker.state
+        left_ms = max(0, breaker.until_mono_ms - self._now.mono_ms)
+        until = self._now.wall_ms + left_ms if state is BreakerState.OPEN else None
+        self._told[task_type] = state
         partition.changed = True
         self._publish(partition, None, history.breaker(task_type, state, self.instance, until, self._now))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streams.scheduler import Scheduler
 
 LIST_MAX = 1000
+FIND_ROWS_MAX = 10_000
 ALL = 2**31
 
 
@@ -31,7 +32,7 @@ def mono_s() -> float:
 
 
 def routes(scheduler: "Scheduler") -> dict[str, Route]:
-    """GET /groups?limit=&phase=, /groups/one?group=, /tasks?group=&limit=, /explain?group=&task=,
+    """GET /groups?limit=&phase=, /groups/one?group=, /tasks?group=&limit=, /tasks/find?id=, /explain?group=&task=,
     /dead-letters?group=&id=&type=&reason=&since=&until=&limit=, /breakers; /groups also takes type=, label=, state=."""
     engine = scheduler.engine
 
@@ -72,10 +73,14 @@ def routes(scheduler: "Scheduler") -> dict[str, Route]:
         limit = _limit(request)
         return 200, {"as_of_ms": now().wall_ms, "tasks": list_tasks(engine, request.query.get("group", ""), limit)}
 
+    async def find(request: web.Request) -> tuple[int, Any]:
+        return 200, {"as_of_ms": now().wall_ms, "groups": groups_with(engine, request.query.get("id", ""))}
+
     return {
         "/groups": groups,
         "/explain": explain_group,
         "/tasks": tasks,
+        "/tasks/find": find,
         "/dead-letters": letters,
         "/breakers": breakers,
     }
@@ -128,6 +133,20 @@ def list_tasks(engine: Engine, group: str, limit: int) -> list[dict[str, Any]]:
     return found
 
 
+def groups_with(engine: Engine, task_id: str) -> list[str]:
+    """Groups in which a task of this id waits or runs: any head, and of what is parked as much as takes no time."""
+    found, left = [], FIND_ROWS_MAX
+    for partition in engine.partitions.values():
+        for entry in partition.entries.values():
+            is_there = entry.task is not None and entry.task.task_id == task_id
+            if not is_there and 0 < len(entry.parked) <= left:
+                left -= len(entry.parked)
+                is_there = commands.find_parked(entry, task_id) is not None
+            if is_there:
+                found.append(entry.name)
+    return found
+
+
 def explain(engine: Engine, group: str, held: Collection[tuple[str, int]] = ()) -> dict[str, Any]:
     """Why a group waits: blocker, limiter, expected start, in words and fields."""
     number = home_partition(group.encode(errors="surrogatepass"), engine.partition_count)
@@ -146,6 +165,10 @@ def explain(engine: Engine, group: str, held: Collection[tuple[str, int]] = ()) 
             answer |= {"blocker": Blocker.BLOCKED, "text": f"idle, and blocked: {entry.group.blocked}; unblock it"}
     else:
         answer |= summary(entry) | _why(engine, entry)
+        full = engine.flow.full(entry.group.parked, engine.partitions[number].tasks)
+        if full is not None and not engine.flow.pauses:
+            answer["full"] = full
+            answer["text"] += f"; no room: {full}, and newer tasks become dead letters (group_full)"
     if waiting := engine.partitions[number].held:
         intake = reasons.of_held(engine, engine.partitions[number])
         of_group = sum((record.key or b"") == group.encode(errors="surrogatepass") for record in waiting)

@@ -113,10 +113,13 @@ def _ready(engine: "Engine", entry: "Entry", task_type: str, behind: str) -> Why
     breaker = engine.breakers.get(task_type)
     if breaker is not None and breaker.state is not BreakerState.CLOSED:
         left_ms = max(0, breaker.until_mono_ms - engine.now.mono_ms)
-        when = "one probe is out" if breaker.probe is not None else f"one probe goes out in {left_ms / 1000:.0f} s"
+        goes = f"in {left_ms / 1000:.0f} s" if breaker.state is BreakerState.OPEN else "with the next free slot"
+        when = "one probe is out" if breaker.probe is not None else f"one probe goes out {goes}"
         text = f"the breaker of type {task_type!r} is {breaker.state.replace('_', ' ')}: {when}{behind}"
         return Why(Blocker.BREAKER, text, engine.now.wall_ms + left_ms, task_type)
-    text = f"ready: every slot for type {task_type!r} is taken, {len(engine.ready)} groups wait for one{behind}"
+    place, count = engine.ready.position(number, entry.key), engine.ready.types().get(task_type, 0)
+    where = "" if place is None else f", it is number {place + 1} of {count} groups that wait for one"
+    text = f"ready: every slot for type {task_type!r} is taken{where}{behind}"
     return Why(Blocker.NO_FREE_SLOT, text, limiter="slots")
 
 

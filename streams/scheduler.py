@@ -47,6 +47,7 @@ from streams.trim import trim_topics
 log = structlog.get_logger("scheduler")
 
 TRIM_INTERVAL_MS = 3_600_000
+WARN_INTERVAL_MS = 10_000
 HELD_MS = 2_000
 REJOIN_S_MAX = 2.0
 COMMIT_S_MAX = limits.TRANSACTION_TIMEOUT_MS / 1000 + 2
@@ -105,6 +106,7 @@ class Scheduler:
         self._trim_due_ms = now().mono_ms + TRIM_INTERVAL_MS
         self._warned_types: set[str] = set()
         self._warned_of_forwards = False
+        self._turned_away = self._warn_due_ms = 0
         self._ended_at: dict[TP, int] = {}  # where an input partition was last read to its end
         self._stuck: dict[TP, int] = {}  # held up by an open transaction, and since when
         self._stuck_due_ms = 0
@@ -367,7 +369,7 @@ class Scheduler:
             self._announce()
             self._fence_the_silent()
             self._trim(moment)
-            self._warn()
+            self._warn(moment)
             self._note_stuck(moment)
             self._hold_intake()
 
@@ -599,8 +601,10 @@ class Scheduler:
                 tid = self.settings.transactional_id(member.instance)
                 self._in_background(self._in_thread("lookups", self.transactor.fence, tid))
 
-    def _warn(self) -> None:
-        """Once per type, until a worker handles it; once per process of a publisher with another partitioner."""
+    def _warn(self, moment: Now) -> None:
+        """Once per type, until a worker handles it; once per process of a publisher with another partitioner; of tasks
+        that are turned away now and then.
+        """
         if not self._warned_of_forwards and self.engine.counts["forwarded", ""]:
             self._warned_of_forwards = True
             log.warning(
@@ -611,6 +615,13 @@ class Scheduler:
         for task_type in missing.keys() - self._warned_types:
             log.warning("no worker handles this type, its groups wait", type=task_type)
         self._warned_types = set(missing)
+        turned_away = self.engine.counts["group_full", ""]
+        if turned_away > self._turned_away and moment.mono_ms >= self._warn_due_ms:
+            log.warning(
+                "no room: the newest tasks become dead letters (group_full)", tasks=turned_away - self._turned_away,
+                why=self.engine.no_room,
+            )  # fmt: skip
+            self._turned_away, self._warn_due_ms = turned_away, moment.mono_ms + WARN_INTERVAL_MS
 
     async def _check_topics(self) -> None:
         """Topics may be changed under a running process; it must stop then, not guess."""

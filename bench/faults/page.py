@@ -37,7 +37,8 @@ def page(figures: dict[str, Any]) -> str:
         "Made by `python -m bench.faults.page` from `bench/faults/figures.json`; what is in it was measured with", "",
         "    python -m bench.faults.recovery --out recovery.json",
         "    python -m bench.faults.failover --out failover.json",
-        "    python -m bench.faults.page recovery.json failover.json", "",
+        "    python -m bench.faults.operating --out operating.json",
+        "    python -m bench.faults.page recovery.json failover.json operating.json", "",
         f"Machine: {figures['machine']}. There CPU seconds say more than seconds.", "",
         "## Loading the table", "",
         "From an assignment to the first step: reading the changelog, fencing a predecessor, building the groups.", "",
@@ -57,7 +58,20 @@ def page(figures: dict[str, Any]) -> str:
             f"| {fault} | {whose} | {f['p50_s']} | {f['p95_s']} | {f['max_s']} | {GOALS.get((fault, whose), '')} |"
             for fault, parts in figures["failover"].items() for whose, f in parts.items() if isinstance(f, dict)
         ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *operating(figures.get("operating", {}))]) + "\n"
+
+
+def operating(figures: dict[str, dict[str, float]]) -> list[str]:
+    if not figures:
+        return []
+    return [
+        "", "## What an operator waits for, and what waits for its time", "",
+        "At idle. Cancelled: from sending the command until the handler had ended, by its worker's clock: later",
+        "than when it was reached. Due: from the end of a backoff until the next attempt ran.", "",
+        "| what | p50 s | p95 s | max s | goal |", "|---|---|---|---|---|",
+        *(f"| {what} | {f['p50_s']} | {f['p95_s']} | {f['max_s']} | {'1 s' if 'cancelled' in what else '0.2 s'} |"
+          for what, f in figures.items()),
+    ]  # fmt: skip
 
 
 def chart(runs: list[dict[str, Any]]) -> str:

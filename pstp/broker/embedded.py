@@ -102,6 +102,8 @@ class EmbeddedBroker:
             return
         self._data.make()
         with self._data.locked() as lock_fd:
+            if self._data.kafka_runs():
+                raise in_use(self._data.path)
             command = self._prepare()
             self._jvm = self._spawn(command, lock_fd)
         try:

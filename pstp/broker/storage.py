@@ -1,5 +1,6 @@
 """The data folder of one broker: its files, its lock, and Kafka's format of it."""
 
+import fcntl
 import json
 import os
 import re
@@ -38,6 +39,7 @@ class DataDir:
         self.output_path = self.path / LOG_FOLDER / "jvm.out"
         self.log_path = self.path / LOG_FOLDER / "broker.log"
         self.meta_path = self.path / STORAGE_FOLDER / "meta.properties"
+        self.kafka_lock_path = self.path / STORAGE_FOLDER / ".lock"
 
     def make(self) -> None:
         """Make the folder; raises BrokerError if it cannot be written."""
@@ -59,6 +61,21 @@ class DataDir:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def kafka_runs(self) -> bool:
+        """Whether some Kafka holds its own lock on the data, whoever started it.
+
+        One that is started beside it would find that out only after it has opened, and perhaps mended, the metadata log
+        that the other one writes: in combined mode Kafka takes this lock late.
+        """
+        try:
+            with self.kafka_lock_path.open("rb+") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
     def cluster_id(self) -> str | None:
         """The cluster id that the folder was formatted with; None before the first start."""

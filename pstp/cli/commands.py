@@ -50,14 +50,17 @@ def pause(
 
 
 def resume(
-    group: OrGroup = None, task_type: OfType = None, label: OfLabel = None, yes: Yes = False,
-    actor: Actor = "", note: Note = "", as_json: AsJson = False,
+    group: OrGroup = None, task_type: OfType = None, label: OfLabel = None,
+    everything: Annotated[bool, typer.Option("--all", help="all groups that are paused")] = False,
+    yes: Yes = False, actor: Actor = "", note: Note = "", as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Let a paused group go on.
+    """Let a paused group go on, or all paused groups that a filter finds.
 
-    Example: `pstp resume customer-17`
+    Examples: `pstp resume customer-17`, `pstp resume --all`
     """
-    _to_each(CommandKind.RESUME_GROUP, group, task_type, label, yes, as_json, actor=actor, note=note)
+    _to_each(
+        CommandKind.RESUME_GROUP, group, task_type, label, yes, as_json, everything=everything, actor=actor, note=note
+    )
 
 
 def cancel(
@@ -166,12 +169,13 @@ def _to_one(kind: CommandKind, group: str, as_json: bool, **fields: Any) -> None
 
 def _to_each(
     kind: CommandKind, group: str | None, task_type: str | None, label: str | None, yes: bool, as_json: bool,
-    **fields: Any,
+    *, everything: bool = False, **fields: Any,
 ) -> None:  # fmt: skip
     settings = Settings()
-    if (group is None) == (task_type is None and label is None):
+    if (group is None) == (task_type is None and label is None and not everything):
         raise UserError("name a group, or find groups with --type or --label")
-    groups = [group] if group is not None else find_groups(settings, task_type=task_type, label=label)
+    state = "paused" if kind is CommandKind.RESUME_GROUP else None
+    groups = [group] if group is not None else find_groups(settings, task_type=task_type, label=label, state=state)
     if group is None:
         confirm(f"{kind.value.replace('_', ' ')}: {len(groups)} groups", yes, as_json)
     commands: list[Command] = [new_command(kind, name, **fields) for name in groups]
@@ -217,6 +221,11 @@ def duration_s(text: str) -> float:
     if match is None:
         raise UserError(f"{text!r} is no time: write 90s, 10m, 2h or 1d")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def ago_ms(time: str | None) -> int | None:
+    """Wall time in ms, so long ago.  Raises `UserError`."""
+    return None if time is None else now().wall_ms - int(duration_s(time) * 1000)
 
 
 def read_payload(text: str) -> Raw:

@@ -6,7 +6,7 @@ import msgspec
 import typer
 from rich.progress import Progress
 
-from pstp.cli.commands import Actor, Group, Note, Yes, confirm, duration_s, read_payload, show
+from pstp.cli.commands import Actor, Group, Note, Yes, ago_ms, confirm, read_payload, show
 from pstp.cli.console import AsJson, console, print_json, print_table
 from pstp.service import (
     DeadLetterFilter,
@@ -16,7 +16,6 @@ from pstp.service import (
     read_dead_letter,
     send_command,
 )
-from streams.clock import now
 from streams.errors import UserError
 from streams.protocol import CommandKind, utc
 from streams.settings import Settings
@@ -135,8 +134,4 @@ def discard(
 def _filter(
     group: str | None, task: str | None, task_type: str | None, reason: str | None, since: str | None, until: str | None
 ) -> DeadLetterFilter:
-    return DeadLetterFilter(group, task, task_type, reason, _ago_ms(since), _ago_ms(until))
-
-
-def _ago_ms(time: str | None) -> int | None:
-    return None if time is None else now().wall_ms - int(duration_s(time) * 1000)
+    return DeadLetterFilter(group, task, task_type, reason, ago_ms(since), ago_ms(until))

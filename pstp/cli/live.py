@@ -24,14 +24,16 @@ def register(app: typer.Typer) -> None:
 
 def groups(
     phase: Annotated[str | None, typer.Option(help="waiting, ready, dispatched or running")] = None,
+    state: Annotated[str | None, typer.Option(help="such as paused, blocked, retrying or cancelling")] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """List the groups that have work, as their schedulers see them now.
 
-    Example: `pstp groups --phase waiting`
+    Examples: `pstp groups --phase waiting`, `pstp groups --state blocked`
     """
     query: dict[str, Any] = {"limit": limit} | ({"phase": phase} if phase else {})
+    query |= {"state": state} if state else {}
     found: list[dict[str, Any]] = []
     for answer in ask_all(Settings(), "/groups", query):
         found += answer["groups"]
@@ -61,19 +63,19 @@ def tasks(group: Group, limit: Limit = 100, as_json: AsJson = False) -> None:
 
 
 def explain(
-    group: Group,
+    group: Annotated[str, typer.Argument(metavar="GROUP|TASK", help="group id, or a task's")],
     task: Annotated[str | None, typer.Argument(help="task id: why this one waits")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a group waits: what blocks it, what limits it, when it is expected to start.
+    """Say why a group, or a task, waits: what blocks it, what limits it, when it is expected to start.
 
-    Example: `pstp explain customer-17`
+    Examples: `pstp explain customer-17`, `pstp explain customer-17 3-41`, `pstp explain 3-41`
     """
     answer = why(Settings(), group, task)
     if as_json:
         print_json(answer)
     else:
-        console.print(printable(f"{group}: {answer['text']}"))
+        console.print(printable(f"{answer['group']}: {answer['text']}"))
 
 
 def top(

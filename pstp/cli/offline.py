@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import confluent_kafka as ck
 import typer
 
+from pstp.cli.commands import ago_ms
 from pstp.cli.console import AsJson, console, print_json, print_table
+from streams.admin import Admin
 from streams.rows import Headers
 from streams.settings import Settings
 from streams.tail import read_to_end
@@ -28,18 +30,25 @@ def register(app: typer.Typer) -> None:
 def dead_letters(
     limit: Annotated[int, typer.Option(help="the last so many", min=1)] = 50,
     group: Annotated[str | None, typer.Option(help="of this group only")] = None,
+    task_type: Annotated[str | None, typer.Option("--type", help="of this type only")] = None,
     reason: Annotated[str | None, typer.Option(help="with this reason only, such as attempts_spent")] = None,
+    since: Annotated[str | None, typer.Option(help="not older than 90s, 10m, 2h or 1d; reads only these")] = None,
+    until: Annotated[str | None, typer.Option(help="older than 90s, 10m, 2h or 1d")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters: what failed for good, and what was no task.
+    """List dead letters from the log: all there were, also those redriven since, and what was no task.
 
-    Example: `pstp dead-letters --reason bad_json`
+    `pstp redrivable` lists those that are open, without reading the log.  Example: `pstp dead-letters --since 1d`
     """
     settings = Settings()
     partitions = verify_identity(settings).partitions
+    wanted = {"group": group, "type": task_type, "reason": reason}
+    since_ms, until_ms = ago_ms(since), ago_ms(until)
     found: deque[dict[str, Any]] = deque(maxlen=limit)
-    for letter in sorted(_letters(settings, partitions), key=lambda x: x["at_ms"]):
-        if group in (None, letter["group"]) and reason in (None, letter["reason"]):
+    for letter in sorted(_letters(settings, partitions, since_ms), key=lambda x: x["at_ms"]):
+        in_time = since_ms is None or letter["at_ms"] >= since_ms
+        in_time &= until_ms is None or letter["at_ms"] < until_ms
+        if in_time and all(value in (None, letter[name]) for name, value in wanted.items()):
             found.append(letter)
     if as_json:
         print_json(list(found))
@@ -49,8 +58,12 @@ def dead_letters(
     print_table("dead letters", columns, rows, "there are no dead letters")
 
 
-def _letters(settings: Settings, partitions: int) -> Iterator[dict[str, Any]]:
-    for message in read_to_end(settings, settings.topic("dead-letters"), dict.fromkeys(range(partitions), 0)):
+def _letters(settings: Settings, partitions: int, since_ms: int | None) -> Iterator[dict[str, Any]]:
+    topic, starts = settings.topic("dead-letters"), dict.fromkeys(range(partitions), 0)
+    if since_ms is not None:
+        found = Admin(settings).offsets([(topic, partition) for partition in starts], since_ms)
+        starts = {partition: offset for (_, partition), offset in found.items() if offset >= 0}
+    for message in read_to_end(settings, topic, starts):
         headers: Headers = message.headers() or []  # type: ignore[assignment]
         marks = {
             name.removeprefix("pstp."): (value or b"").decode(errors="backslashreplace")

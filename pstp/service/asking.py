@@ -35,9 +35,15 @@ def ask_all(settings: Settings, path: str, query: dict[str, Any]) -> list[Any]:
 def explain(settings: Settings, group: str, task_id: str | None = None) -> dict[str, Any]:
     """Why a group, or one task of it, waits: `text`, `blocker`, `expected_start` and more, as `pstp explain` shows it.
 
-    Raises `UserError`.
+    `group` may be a task's id, if no group of that name has anything to do: then of that task.  Raises `UserError`.
     """
     answer: dict[str, Any] = ask_owner(settings, group, "/explain", {} if task_id is None else {"task": task_id})
+    if task_id is None and answer.get("phase") == "idle" and "blocker" not in answer:
+        holding = [name for found in ask_all(settings, "/tasks/find", {"id": group}) for name in found["groups"]]
+        if len(holding) == 1:
+            return explain(settings, holding[0], group)
+        if holding:
+            raise UserError(f"tasks of several groups have the id {group!r}: name the group, one of {sorted(holding)}")
     return answer
 
 

@@ -40,12 +40,16 @@ def send_commands(settings: Settings, commands: Iterable[Command], timeout_s: fl
         return list(sender.ask_all(commands, timeout_s))
 
 
-def find_groups(settings: Settings, *, task_type: str | None = None, label: str | None = None) -> list[str]:
-    """Groups whose head is of this type, or carries this label (`name=value`), as their schedulers see them now.
+def find_groups(
+    settings: Settings, *, task_type: str | None = None, label: str | None = None, state: str | None = None
+) -> list[str]:
+    """Groups whose head is of this type, or carries this label (`name=value`), or that are in this state (such as
+    `paused`), as their schedulers see them now, sorted.
 
     Raises `UserError`.
     """
     if label is not None and "=" not in label:
         raise UserError("give a label as name=value")
-    query = {k: v for k, v in (("type", task_type), ("label", label)) if v is not None} | {"limit": 0}
-    return [group["group"] for answer in ask_all(settings, "/groups", query) for group in answer["groups"]]
+    wanted = (("type", task_type), ("label", label), ("state", state))
+    query = {k: v for k, v in wanted if v is not None} | {"limit": 0}
+    return sorted(group["group"] for answer in ask_all(settings, "/groups", query) for group in answer["groups"])

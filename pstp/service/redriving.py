@@ -45,7 +45,7 @@ class DeadLetter(Struct, frozen=True, omit_defaults=True):
     attempts: int
     at_ms: int
     error: str | None = None
-    cascade_of: str | None = None
+    cascade_of: int | None = None  # sequence of the task whose failure took it along
 
 
 def list_dead_letters(settings: Settings, which: DeadLetterFilter, limit: int = 0) -> list[DeadLetter]:

@@ -16,7 +16,7 @@ from pstp.verify.shared import Execution, Shared
 from pstp.verify.table import IN_FLIGHT, NEXT, STARTED
 from pstp.verify.times import Times
 from pstp.verify.tracked import Group, Task
-from streams.protocol import TERMINAL, Event, EventKind, Reason, TaskState
+from streams.protocol import TERMINAL, CommandKind, Event, EventKind, Outcome, Reason, TaskState
 
 DISPATCHED, PARKED, RETRYING, RUNNING = TaskState.DISPATCHED, TaskState.PARKED, TaskState.RETRYING, TaskState.RUNNING
 SUCCEEDED, REJECTED = TaskState.SUCCEEDED, TaskState.REJECTED
@@ -32,6 +32,7 @@ class PartitionChecker:
         self.figures = PartitionFigures()
         self._shared = shared
         self._report = Reporter(shared.violations, partition)
+        self._warn = Reporter(shared.warnings, partition)
         self._times = Times(shared, partition)
         self._origins = Origins(shared, partition)
         self._states = GroupStates(self._report, truncated)
@@ -68,6 +69,8 @@ class PartitionChecker:
         elif event.kind is EventKind.DUPLICATE:
             figures.duplicates += 1
             self._origins.duplicate(event, offset)
+        elif event.command is CommandKind.RELEASE and event.outcome is Outcome.DONE:
+            self._released(event, offset)
 
     def finish(self, *, complete: bool = True) -> None:
         """The log ends here, or (not complete) cannot be read any further."""
@@ -268,6 +271,19 @@ class PartitionChecker:
             self._attempt(task, event, task.attempt, offset)
         self._leave(task, event, state, offset)
 
+    def _released(self, event: Event, offset: int) -> None:
+        """An operator gives up what runs of a group's head: that it goes on beside the next one is his own decision."""
+        group = self._groups.get(event.group or "")
+        head = group.head if group is not None else None
+        if head is not None and head.state in STARTED:
+            note = f": {event.note}" if event.note else ""
+            head.released = f"{event.actor or 'somebody'} (command {event.command_id}{note})"
+            self._warn(
+                Guarantee.G1, "released_by_operator",
+                f"task {head.task_id!r} went on on {head.worker!r} when it was released by {head.released}: what came "
+                "next may have run beside it", head.group.name, (head.task_id,), head.offset, offset,
+            )  # fmt: skip
+
     # Parts of these steps
 
     def _leave(self, task: Task, event: Event, state: TaskState, offset: int) -> None:
@@ -383,6 +399,7 @@ class PartitionChecker:
         self._shared.on_execution(
             Execution(
                 task.group.name, task.task_id, task.token, outcome, reason, started_ns, ended_ns,
-                task.group.clock_id, Place(self._partition, offset),
+                task.group.clock_id, Place(self._partition, offset), task.released,
             )
         )  # fmt: skip
+        task.released = None

@@ -42,6 +42,7 @@ class Run(Struct):
     end_ns: int | None = None
     known: bool = False  # to the events
     lost: bool = False  # the events say that its worker was lost: it may be a zombie, which G1 excepts
+    released: str | None = None  # who gave it up though it went on: what came next may have run beside it
 
 
 class Journals:
@@ -53,6 +54,7 @@ class Journals:
 
     def __init__(self, partitions: int | None = None) -> None:
         self.violations = Findings()
+        self.warnings = Findings()
         self._partitions = partitions
         self._split = Split()
         self._runs: dict[tuple[str, int], Run] = {}
@@ -129,6 +131,7 @@ class Journals:
             return
         run.known = True
         run.lost = told.reason == Reason.WORKER_LOST
+        run.released = told.released
         if told.outcome is TaskState.SUCCEEDED and run.end_ns is None:
             self._told(told, Guarantee.G3, "success_without_end", "succeeded, and its handler had not ended", run)
         if told.outcome is TaskState.PARKED and told.reason != Reason.ABANDONED:
@@ -138,7 +141,7 @@ class Journals:
 
     def judge(self, *, with_events: bool = True) -> None:
         """After all is read: executions per group must not overlap, and must start in the order of their tokens.
-        They are forgotten then.
+        They are forgotten then.  What ran beside one that an operator had released is no violation, and is told.
         """
         by_clock: dict[tuple[str, str], list[Run]] = {}
         for (group, _), run in self._runs.items():
@@ -156,15 +159,34 @@ class Journals:
     def _judge_group(self, group: str, runs: Iterable[Run]) -> None:
         latest: Run | None = None  # of those that had a known end, the one that ended last
         newest: Run | None = None  # the one with the highest token
+        given_up: list[Run] = []
         for run in runs:
             if newest is not None and run.token < newest.token and not run.lost:
                 self._pair(Guarantee.G2, "stale_start", group, newest, run, "started under an older token, after")
             if latest is not None and run.start_ns < (latest.end_ns or 0) and not (latest.lost or run.lost):
                 self._pair(Guarantee.G1, "overlap_in_journal", group, latest, run, "started before the end of")
-            if run.end_ns is not None and (latest is None or run.end_ns > (latest.end_ns or 0)) and not run.lost:
+            for first in given_up:
+                self._beside(group, first, run)
+            if run.released is not None:
+                given_up.append(run)
+            elif run.end_ns is not None and (latest is None or run.end_ns > (latest.end_ns or 0)) and not run.lost:
                 latest = run
             if newest is None or run.token > newest.token:
                 newest = run
+
+    def _beside(self, group: str, released: Run, run: Run) -> None:
+        """Later executions may run beside one that was released; an earlier one may not."""
+        if released.end_ns is None or run.start_ns >= released.end_ns:
+            return
+        if run.token < released.token and not run.lost:
+            self._pair(Guarantee.G1, "overlap_in_journal", group, released, run, "started before the end of")
+            return
+        text = (
+            f"task {run.task_id!r} (token {run.token}) ran beside {released.task_id!r} (token {released.token}), which "
+            f"went on after it was released by {released.released}"
+        )
+        ids = released.task_id, run.task_id
+        self.warnings.add(Violation(Guarantee.G1, "ran_beside_released", text, group, ids, (), (released.at, run.at)))
 
     def _pair(self, point: Guarantee, kind: str, group: str, first: Run, second: Run, words: str) -> None:
         text = f"task {second.task_id!r} (token {second.token}) {words} {first.task_id!r} (token {first.token})"

@@ -150,6 +150,7 @@ _kill = msgspec.json.Decoder(Kill).decode
 def _end(history: History, witnesses: Journals) -> Report:
     history.close()
     history.shared.violations.extend(witnesses.violations)
+    history.shared.warnings.extend(witnesses.warnings)
     return history.verdict()
 
 

@@ -44,6 +44,7 @@ class Execution(NamedTuple):
     ended_ns: int | None
     clock_id: str | None
     place: Place
+    released: str | None = None  # who gave it up though it went on, and by which command
 
 
 class Shared:

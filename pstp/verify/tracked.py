@@ -81,7 +81,7 @@ class Task:
     """A task that is not terminal, or is and waits in its group's list for those before it."""
 
     __slots__ = (
-        "at", "attempt", "boot_id", "due", "executions", "group", "next", "offset", "ready_at", "sequence",
+        "at", "attempt", "boot_id", "due", "executions", "group", "next", "offset", "ready_at", "released", "sequence",
         "started_at", "started_ns", "state", "state_set", "task_id", "token", "why", "worker",
     )  # fmt: skip
 
@@ -105,6 +105,7 @@ class Task:
         self.started_at: datetime | None = None
         self.started_ns: int | None = None
         self.state_set = False
+        self.released: str | None = None  # by whom, though it went on
 
     def has_begun(self) -> bool:
         """Whether it is out at the workers, or was."""

@@ -14,6 +14,7 @@ from tests.support.system import Process, system_env
 
 HANDLERS: Final = Path(__file__).with_name("handlers.py")
 ROOT: Final = Path(__file__).parents[2]
+BREAKERS: Final = {"PSTP_BREAKER_RATE": "0.9", "PSTP_BREAKER_WINDOW": "10", "PSTP_BREAKER_OPEN_S": "2"}
 _RESTART_S: Final = 0.5
 NS: Final = 1_000_000_000
 
@@ -125,7 +126,7 @@ class Fleet:
         env |= {key: value.replace("INSTANCE", name) for key, value in self.preload.items()}
         if role == "worker":
             return Process(name, [str(HANDLERS)], env, log_path, module="tests.chaos.process")
-        return Process(name, ["scheduler"], env, log_path)
+        return Process(name, ["scheduler"], env | BREAKERS, log_path)
 
     def _await_end(self, life: Life) -> None:
         code = life.process.popen.wait()

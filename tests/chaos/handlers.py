@@ -114,6 +114,53 @@ def hangs_process(task: Task) -> int:
         return count(task)
 
 
+@declare("endless", timeout_s=600)
+async def endless(task: Task) -> None:
+    """Until it is cancelled, like the next two."""
+    with journal(task):
+        await asyncio.Event().wait()
+
+
+@declare("endless_thread", timeout_s=600)
+def endless_thread(task: Task) -> None:
+    with journal(task):
+        while not task.cancelled:
+            time.sleep(0.01)
+        raise RuntimeError("told to stop")
+
+
+@declare("endless_process", timeout_s=600, process=True)
+def endless_process(task: Task) -> None:
+    with journal(task):
+        time.sleep(600)
+
+
+@declare("breaks")
+async def breaks(task: Task) -> int:
+    """Until somebody edits it."""
+    with journal(task):
+        if not task.payload["ok"]:
+            raise ValueError("as asked")
+        return count(task)
+
+
+@declare("stubborn", timeout_s=1)
+def stubborn(task: Task) -> int:
+    """Goes on after its time: its group waits, unless an operator releases it."""
+    with journal(task):
+        if task.attempt == 1:
+            time.sleep(task.payload["s"])
+        return count(task)
+
+
+@declare("depends")
+async def depends(task: Task) -> int:
+    with journal(task):
+        if (FOLDER / "dependency-down").exists():
+            raise ConnectionError("as asked")
+        return count(task)
+
+
 @declare("leaks")
 def leaks(task: Task) -> int:
     with journal(task):

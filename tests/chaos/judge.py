@@ -1,8 +1,10 @@
 """The verdict on a run: `pstp verify` with the handlers' journals, and what only this run can know.
 
-What it adds: every acknowledged task has the end that its type leads to; a publisher's order is kept per group; the
-state of each group has counted each success once; executions do not overlap, an execution without an end lasting until
-its process was gone; every repeat was asked for by the handler or is explained by a fault.
+What it adds: every acknowledged task has the end that its type, or what an operator did to it, leads to; what was
+cancelled while it was parked never began; a publisher's order is kept per group; the state of each group has counted
+each success once since it was last forgotten; executions do not overlap, an execution without an end lasting until its
+process was gone, and one that an operator has released excepted; every repeat was asked for by the handler or is
+explained by a fault; breakers go from open to closed by way of half open.
 """
 
 import json
@@ -18,7 +20,7 @@ import msgspec
 
 from pstp.verify import Options, Report, check_cluster
 from pstp.verify.reader import TopicReader
-from streams.protocol import CommandKind, Event, EventKind, Outcome, Reason, TaskState, decode_events
+from streams.protocol import TERMINAL, CommandKind, Event, EventKind, Outcome, Reason, TaskState, decode_events
 from streams.settings import Settings
 from tests.chaos.faults import Fault, Faults
 from tests.chaos.fleet import Life
@@ -27,7 +29,14 @@ S = TaskState
 # Types whose handlers ask to run again, and how they say it.
 ASKED: Final = {
     "chaos.fails": {"failed"}, "chaos.hangs": {"timeout"}, "chaos.hangs_thread": {"timeout"},
-    "chaos.hangs_process": {"timeout"}, "chaos.exits_child": {"failed"},
+    "chaos.hangs_process": {"timeout"}, "chaos.exits_child": {"failed"}, "chaos.depends": {"failed"},
+    "chaos.breaks": {"failed", "attempts_spent"}, "chaos.stubborn": {"timeout", "released"},
+}  # fmt: skip
+# Their children are killed, or go by themselves: nobody has seen when.
+UNSEEN_ENDS: Final = ("chaos.hangs_process", "chaos.exits_child", "chaos.endless_process")
+# What may follow what is told of a breaker; a new life of its scheduler begins closed, and the same may be told again.
+BREAKER_STEPS: Final = {
+    "closed": {"closed", "open"}, "open": {"open", "half_open"}, "half_open": {"open", "half_open", "closed"},
 }  # fmt: skip
 # How long after a fault its consequences may show: leases restart with each takeover, sessions run out.
 LEASES_PATIENCE: Final = 4
@@ -40,6 +49,9 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
     repeats: Counter[str] = field(default_factory=Counter)  # "worker_lost: worker_freeze" -> how many
     pauses: int = 0  # that were answered
+    ends: Counter[str] = field(default_factory=Counter)
+    released: int = 0
+    breakers_opened: int = 0
     longest_stall_s: float = 0.0  # of all
     longest_calm_stall_s: float = 0.0  # the part of one that lies in no fault's shadow
 
@@ -51,6 +63,7 @@ class Verdict:
 @dataclass
 class _Group:
     state: int = 0
+    token: int = 0  # of what began last
     newest: dict[str, int] = field(default_factory=dict)  # life of the publisher -> number of its newest task
     free_at: datetime | None = None
     paused: bool = False
@@ -74,11 +87,15 @@ class Judge:
         self._kills = faults.kills({life.name for life in lives if life.role == "worker"}, self._slack)
         self._groups: dict[str, _Group] = defaultdict(_Group)
         self._open: dict[tuple[int, int], _Task] = {}
+        self._released: set[tuple[str, int]] = set()  # (group, token)
+        self._breakers: list[tuple[datetime, Event]] = []
         self._ends: dict[str, tuple[TaskState, str | None]] = {}
         self._verdict: Verdict
 
-    def judge(self, acked: dict[str, str]) -> Verdict:
-        """`acked`: id -> type of all tasks that must have come to an end."""
+    def judge(self, acked: dict[str, str], ends: dict[str, TaskState], never_begun: set[str]) -> Verdict:
+        """`acked`: id -> type of all tasks that must have come to an end; `ends`: which, where an operator had his
+        hands in it.
+        """
         journals = sorted(self._folder.glob("journal-*.jsonl"))
         options = Options(kills=self._kills, clock_tolerance_s=1.0 + self._slack.total_seconds())
         self._verdict = Verdict(check_cluster(self._settings, options, journals=journals))
@@ -91,9 +108,10 @@ class Judge:
                         if event.kind is EventKind.TASK and event.sequence is not None:
                             self._step(partition, event, at)
                         else:
-                            self._note_pause(event)
-        self._compare_ends(acked)
-        self._overlaps(journals)
+                            self._note(event, at)
+        self._compare_ends(acked, ends)
+        self._overlaps(journals, never_begun)
+        self._judge_breakers()
         return self._verdict
 
     def _problem(self, text: str) -> None:
@@ -101,13 +119,32 @@ class Judge:
 
     # -- the history
 
-    def _note_pause(self, event: Event) -> None:
-        """From its answer on, until somebody resumes it, nothing of the group starts."""
-        if event.kind is EventKind.GROUP_RESUMED:
-            self._groups[event.group or ""].paused = False
+    def _note(self, event: Event, at: datetime) -> None:
+        """From a pause's answer on, until somebody resumes it, nothing of the group starts."""
+        group = self._groups[event.group or ""]
+        if event.kind is EventKind.BREAKER:
+            self._breakers.append((at, event))
+        elif event.kind is EventKind.GROUP_RESUMED:
+            group.paused = False
+        elif event.kind is EventKind.GROUP_FORGOTTEN:
+            group.state = 0
         elif event.command is CommandKind.PAUSE_GROUP and event.outcome is Outcome.DONE:
-            self._groups[event.group or ""].paused = True
+            group.paused = True
             self._verdict.pauses += 1
+        elif event.command is CommandKind.RELEASE and event.outcome is Outcome.DONE:
+            self._released.add((event.group or "", group.token))
+            self._verdict.released += 1
+
+    def _judge_breakers(self) -> None:
+        """Those of one scheduler may stand in several partitions."""
+        states: dict[tuple[str, str], str] = {}
+        for at, event in sorted(self._breakers, key=lambda told: told[0]):
+            key, state = (event.note or "", event.type or ""), event.reason or ""
+            before = states.get(key, "closed")
+            if state not in BREAKER_STEPS[before] and state != "open":
+                self._problem(f"the breaker of {key[1]} at {key[0]} is {state} at {at}, after {before}")
+            self._verdict.breakers_opened += state == "open" != before
+            states[key] = state
 
     def _step(self, partition: int, event: Event, at: datetime) -> None:
         key = (partition, event.sequence or 0)
@@ -124,11 +161,11 @@ class Judge:
             if not task.redriven:  # it starts where the operator put it
                 self._order(group, event)
             self._stalled(group, task, at)
-            task.worker = event.worker
+            task.worker, group.token = event.worker, event.fencing_token or 0
         elif state is S.RETRYING or (state is S.PARKED and before is S.RUNNING):
             self._repeat(task, event, at)
             task.ready_at = at + max(timedelta(0), (event.not_before or event.at) - event.at)
-        elif state in (S.SUCCEEDED, S.DEAD_LETTERED):
+        elif state in TERMINAL:
             self._ended(group, task, event, at)
             del self._open[key]
         task.state = state
@@ -152,6 +189,8 @@ class Judge:
 
     def _repeat(self, task: _Task, event: Event, at: datetime) -> None:
         reason = event.reason or ""
+        if reason == Reason.EDITED:
+            return
         if reason in ASKED.get(task.type, ()):
             self._verdict.repeats[f"{reason}: asked for by the handler"] += 1
             return
@@ -174,6 +213,7 @@ class Judge:
     def _ended(self, group: _Group, task: _Task, event: Event, at: datetime) -> None:
         state = event.state or S.SUCCEEDED
         self._ends[event.task_id or ""] = state, event.reason
+        self._verdict.ends[state] += 1
         group.free_at = at
         if state is S.SUCCEEDED:
             group.state += 1
@@ -181,29 +221,34 @@ class Judge:
             if counted != group.state:
                 self._problem(f"{event.task_id} of {event.group} is success {group.state} and counted {counted}")
 
-    def _compare_ends(self, acked: dict[str, str]) -> None:
+    def _compare_ends(self, acked: dict[str, str], ends: dict[str, TaskState]) -> None:
         for task_id, kind in acked.items():
             end = self._ends.get(task_id)
             if end is None:
                 self._problem(f"{task_id} ({kind}) was acknowledged and has no end")
+            elif task_id in ends:
+                if end[0] != ends[task_id]:
+                    self._problem(f"{task_id} ({kind}) has the end {end}, not {ends[task_id]}")
             elif end != ((S.DEAD_LETTERED, "handler_rejected") if kind == "chaos.rejects" else (S.SUCCEEDED, None)):
                 self._problem(f"{task_id} ({kind}) has the end {end}")
 
     # -- the journals
 
-    def _overlaps(self, journals: list[Path]) -> None:
+    def _overlaps(self, journals: list[Path], never_begun: set[str]) -> None:
         deaths = {life.pid: life.ended_ns for life in self._lives}
         runs: dict[str, list[_Run]] = defaultdict(list)
         for path in journals:
             for run in read_journal(path, deaths):
                 runs[run.group].append(run)
+                if run.task_id in never_begun:
+                    self._problem(f"{run.task_id} of {run.group} has begun, and was cancelled before")
         for group, found in runs.items():
             found.sort(key=lambda run: run.start_ns)
             latest: _Run | None = None
             for run in found:
                 if latest is not None and run.start_ns < latest.end_ns and not self._zombie(latest, run):
                     self._problem(f"{group}: {run} began before {latest} was over")
-                if latest is None or run.end_ns > latest.end_ns:
+                if (group, run.token) not in self._released and (latest is None or run.end_ns > latest.end_ns):
                     latest = run
 
     def _zombie(self, *runs: "_Run") -> bool:
@@ -231,8 +276,8 @@ def read_journal(path: Path, deaths: dict[int, int | None]) -> Iterator[_Run]:
         key = line["group"], line["token"]
         if "start_mono_ns" in line:
             died_ns = deaths.get(line["pid"]) or deaths.get(line["ppid"]) or 2**63 - 1
-            if line["type"] in ("chaos.hangs_process", "chaos.exits_child"):
-                died_ns = line["start_mono_ns"]  # killed or gone by itself: nobody has seen when
+            if line["type"] in UNSEEN_ENDS:
+                died_ns = line["start_mono_ns"]
             runs[key] = _Run(
                 line["group"], line["task_id"], line["token"], line["instance"], line["start_mono_ns"], died_ns
             )

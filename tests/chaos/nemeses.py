@@ -1,4 +1,7 @@
-"""Everything that is done to the system.  A nemesis is a generator: it acts, yields seconds, and heals at its end."""
+"""Everything that is done to the system.  A nemesis is a generator: it acts, yields seconds, and heals at its end.
+
+What operators do to single groups is in `operators.py`.
+"""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -10,22 +13,18 @@ from tests.chaos.disk import fill
 from tests.chaos.faults import EVERYBODY
 from tests.chaos.fleet import Life
 from tests.chaos.operating import ask, insist
+from tests.chaos.operators import OPERATIONS
 from tests.chaos.proxy import Proxy
+from tests.chaos.registry import NEMESES, nemesis
 from tests.chaos.stage import Stage, Steps, aside, until
 
-Nemesis = Callable[[Stage], Steps]
-NEMESES: Final[dict[str, Nemesis]] = {}
+__all__ = ["NEMESES", "REPEATS_NOTHING"]
 ALONE_S: Final = 4.0  # less than the broker's session with its controller
 # After these alone no task may run twice: nothing happens to a worker.
 REPEATS_NOTHING: Final = frozenset({
     "scheduler_kill", "scheduler_freeze", "scheduler_lag", "scheduler_rolling", "publisher_kill", "publisher_freeze",
-    "poison", "operator",
+    "poison", "operator", *OPERATIONS,
 })  # fmt: skip
-
-
-def nemesis(function: Nemesis) -> Nemesis:
-    NEMESES[function.__name__] = function
-    return function
 
 
 @contextmanager

@@ -25,7 +25,9 @@ def show(outcome: Outcome) -> str:
         f"  tasks: {figures.tasks} ({figures.rejected} more rejected), executions: {figures.executions}, "
         f"bytes through the proxy: {outcome.bytes_through_links:,}",
         f"  repeats: {_counts(verdict.repeats)}",
-        *([f"  pauses that held: {verdict.pauses}"] if verdict.pauses else []),
+        f"  ends: {_counts(verdict.ends)}",
+        f"  pauses that held: {verdict.pauses}, executions released: {verdict.released}, "
+        f"breakers opened: {verdict.breakers_opened}",
         f"  longest stall: {verdict.longest_stall_s:.1f} s, in calm: {verdict.longest_calm_stall_s:.1f} s",
     ]
     if outcome.unexpected_ends:

@@ -164,7 +164,8 @@ class Run:
         lives = stage.fleet.lives
         known = {line["id"]: line["type"] for line in acked(self._folder)} | stage.published
         slack_s = float(clock.STEP_S) if stage.fleet.preload else 0.0
-        verdict = Judge(stage.settings, self._folder, stage.faults, lives, slack_s).judge(known)
+        judge = Judge(stage.settings, self._folder, stage.faults, lives, slack_s)
+        verdict = judge.judge(known, stage.ends, stage.never_begun)
         verdict.problems += self._problems + stage.wrong
         figures = verdict.verify.figures
         counted = {**figures.ends, "rejected": figures.rejected, "running": figures.executions}

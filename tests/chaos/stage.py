@@ -13,6 +13,7 @@ from typing import Any
 import confluent_kafka as ck
 
 from streams.admin import silent_logger
+from streams.protocol import TaskState
 from streams.settings import Settings
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Faults
@@ -35,6 +36,8 @@ class Stage:
     published: dict[str, str] = field(default_factory=dict)  # acknowledged special tasks: id -> type
     wrong: list[str] = field(default_factory=list)  # what went wrong under the eyes of a nemesis
     skipped: set[str] = field(default_factory=set)  # nemeses that cannot be done here, and why
+    ends: dict[str, TaskState] = field(default_factory=dict)  # how tasks must end of which operators make something
+    never_begun: set[str] = field(default_factory=set)  # they were cancelled before
 
     def __post_init__(self) -> None:
         self._producer: ck.Producer | None = None
@@ -50,10 +53,10 @@ class Stage:
         live = self.fleet.live(role)
         return self.rng.choice(live) if live else None
 
-    def publish(self, kind: str, payload: Any = None, group: str = "") -> str:
+    def publish(self, kind: str, payload: Any = None, group: str = "", **fields: Any) -> str:
         """A task beside the publisher's, in a group of its own unless one is given; its id."""
         task_id = f"{kind}-{uuid.UUID(int=self.rng.getrandbits(128)).hex[:12]}"
-        value = json.dumps({"type": f"chaos.{kind}", "payload": payload, "id": task_id}).encode()
+        value = json.dumps({"type": f"chaos.{kind}", "payload": payload, "id": task_id, **fields}).encode()
 
         def delivered(error: ck.KafkaError | None, _: ck.Message) -> None:
             if error is None:

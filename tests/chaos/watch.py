@@ -16,6 +16,8 @@ _TERMINAL: Final = frozenset(state.value for state in TERMINAL)
 
 class _Glance(msgspec.Struct):
     kind: str = ""
+    group: str | None = None
+    reason: str | None = None
     state: str | None = None
     task_id: str | None = None
     sequence: int | None = None
@@ -29,6 +31,10 @@ class Watcher(threading.Thread):
         super().__init__(name="watcher", daemon=True)
         self.seen: set[str] = set()
         self.open: set[tuple[int, int]] = set()
+        self.ended: dict[str, str] = {}  # the state of those that have come to an end and were not redriven
+        self.begun: set[str] = set()  # those of operators and nemeses that have run at least once
+        self.blocked: set[str] = set()  # groups
+        self.stubborn: set[str] = set()  # tasks that their worker could not end
         self.terminal = 0
         self.moved_s = time.monotonic()
         self.longest_stillness_s = 0.0
@@ -83,10 +89,18 @@ class Watcher(threading.Thread):
         self.join(10)
 
     def _take(self, partition: int, event: _Glance) -> None:
+        match event.kind:
+            case "group_blocked":
+                self.blocked.add(event.group or "")
+            case "group_unblocked":
+                self.blocked.discard(event.group or "")
+            case "progress" if event.reason is not None:
+                self.stubborn.add(event.task_id or "")
         if event.kind != "task" or event.sequence is None or event.state is None:
             return
         key = (partition, event.sequence)
         if event.state in _TERMINAL:
+            self.ended[event.task_id or ""] = event.state
             now_s = time.monotonic()
             if self.open:
                 self.longest_stillness_s = max(self.longest_stillness_s, now_s - self.moved_s)
@@ -97,4 +111,7 @@ class Watcher(threading.Thread):
             if not self.open:
                 self.moved_s = time.monotonic()
             self.open.add(key)
+            self.ended.pop(event.task_id or "", None)
+            if event.state == "running" and not (event.task_id or "")[:1].isdigit():  # the publisher's are too many
+                self.begun.add(event.task_id or "")
             self.seen.add(event.task_id or "")

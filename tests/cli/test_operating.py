@@ -30,7 +30,12 @@ def test_pause_and_resume_one_group_or_all_that_a_filter_finds(system: System) -
     assert sentence == "pstp: pause group: 3 groups; add --yes to do it\n", "the count comes first"
     answers = pstp(system, "pause", "--label", "tenant=x", "--yes", "--json")
     assert sorted((a["group"], a["outcome"]) for a in answers) == [(f"p/{n}", "done") for n in (1, 2, 3)]
-    assert len(pstp(system, "resume", "--type", "no.such", "--yes", "--json")) == 3
+    assert len(pstp(system, "groups", "--state", "paused", "--json")) == 3
+    pstp(system, "resume", "p/3")
+    resumed = pstp(system, "resume", "--type", "no.such", "--yes", "--json")
+    assert [a["group"] for a in resumed] == ["p/1", "p/2"], "those that are paused"
+    pstp(system, "pause", "p/idle")
+    assert pstp(system, "resume", "--all", "--yes").strip() == "p/idle: resume group done", "also without a task"
     refused = pstp(system, "resume", "p/2", code=1)
     assert refused.strip() == "p/2: resume group refused, not paused, task p/2"
     assert "name a group" in pstp(system, "pause", code=2) and "no time" in pstp(
@@ -64,13 +69,28 @@ def test_a_blocked_group_is_edited_retried_unblocked_and_skipped(system: System)
     assert pstp(system, "unblock", "blocked", code=1).strip() == "blocked: unblock refused, not blocked"
 
 
+def test_a_task_is_explained_by_its_id_alone(system: System) -> None:
+    for name in ("explained-head", "explained-parked"):
+        system.publish("e/1", "no.such", id=name)
+    system.flush()
+    explained(system, "e/1", "1 parked behind it")
+    assert pstp(system, "explain", "explained-head").startswith("e/1: no worker handles type 'no.such'")
+    found = pstp(system, "explain", "explained-parked", "--json")
+    assert (found["group"], found["blocker"], found["position_in_group"]) == ("e/1", "behind", 1)
+    assert pstp(system, "explain", "nobody").strip() == "nobody: idle: nothing is waiting"
+    system.publish("e/2", "no.such", id="explained-head")
+    system.flush()
+    explained(system, "e/2", "no worker handles")
+    assert "name the group, one of ['e/1', 'e/2']" in pstp(system, "explain", "explained-head", code=2)
+
+
 def test_cancel_one_task_or_the_backlog(system: System) -> None:
     pstp(system, "pause", "cancelled")
     for number in range(5):
         system.publish("cancelled", "ok", id=f"cancel-{number}")
     system.flush()
     system.history.wait(lambda h: h.of["cancel-4"])
-    assert pstp(system, "cancel", "cancelled", "cancel-3").strip() == "cancelled: cancel task done, task cancel-0"
+    assert pstp(system, "cancel", "cancelled", "cancel-3").strip() == "cancelled: cancel task done, task cancel-3"
     assert pstp(system, "cancel", "cancelled", "cancel-3", "--json", code=1)["reason"] == "no_such_task"
     assert "name the task" in pstp(system, "cancel", "cancelled", code=2)
     assert pstp(system, "cancel", "cancelled", "--all", "--json")["count"] == 4

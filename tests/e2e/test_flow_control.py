@@ -30,6 +30,25 @@ def test_intake_pauses_while_a_group_is_full_and_goes_on_in_order(system: System
     until(lambda: "intake of tasks goes on" in scheduler.log())
 
 
+def test_beyond_the_limit_tasks_are_turned_away_and_metrics_log_and_explain_say_so(system: System) -> None:
+    scheduler = system.scheduler(group_parked_max=2)
+    for number in range(5):
+        system.publish("full", "echo", id=f"full-{number}")
+    system.flush()
+    system.history.wait(lambda h: h.count(TaskState.DEAD_LETTERED) == 2)
+    assert system.metric("s1", "pstp_tasks_turned_away_total") == 2
+    assert (
+        "no room: 2 tasks are parked in this group, the limit is 2" in system.get("s1", "/explain?group=full")["text"]
+    )
+    until(lambda: "no room: the newest tasks become dead letters" in scheduler.log())
+    system.worker()
+    system.history.wait_terminal(5)
+    redriven = system.run("redrive", "--group", "full", "--reason", "group_full", "--yes")
+    assert "redriven: 2 of 2" in redriven.stdout
+    system.history.wait_terminal(7)
+    assert system.history.started_order("full") == [f"full-{n}" for n in range(5)]
+
+
 def parked_at_once(system: System) -> list[int]:
     """How many tasks of the group were open after each event of its history."""
     counts, count = [], 0

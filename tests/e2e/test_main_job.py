@@ -123,25 +123,24 @@ def test_group_state_is_handed_on_in_order(system: System) -> None:
 
 
 def test_not_before_holds_the_group_and_explain_gives_the_time(system: System) -> None:
+    """What is explained lies far ahead: how long this machine takes to start processes says nothing."""
     system.scheduler()
     system.worker()
-    due = datetime.now(UTC) + timedelta(seconds=9)
+    due, far = (datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=s) for s in (9, 3600))
     system.publish("g", "echo", id="later", not_before=due.isoformat())
     system.publish("g", "echo", id="behind")
     system.publish("past", "echo", id="past", not_before="2001-01-01T00:00:00Z")
-    system.publish("far", "echo", id="far", not_before=(due + timedelta(days=3650)).isoformat())
+    for name in ("far", "behind far"):
+        system.publish("far", "echo", id=name, not_before=far.isoformat() if name == "far" else None)
     system.flush()
-    system.history.wait(lambda h: TaskState.SUCCEEDED in h.states("past"))
 
-    answer = until(lambda: explained(system, "g", "waiting"))
-    assert answer["blocker"] == "not_before" and answer["parked"] == 1
-    assert f"{due:%Y-%m-%d %H:%M:%S} UTC" in answer["text"]
-    assert explained(system, "far", "waiting")
+    answer = until(lambda: explained(system, "far", "waiting"))
+    assert (answer["blocker"], answer["parked"]) == ("not_before", 1)
+    assert f"{far:%Y-%m-%d %H:%M:%S} UTC" in answer["text"]
     system.history.wait_terminal(3)
-    started = system.history.of["later"][2]
-    assert started.state is TaskState.RUNNING and started.started_at is not None
-    assert timedelta(0) <= started.started_at - due < timedelta(seconds=2)
-    assert judge.starts(system.journal())["g"] == ["later", "behind"]
+    (started,) = [e for e in system.history.of["later"] if e.state is TaskState.RUNNING]
+    assert started.started_at is not None and started.started_at >= due
+    assert judge.starts(system.journal()) == {"g": ["later", "behind"], "past": ["past"]}
 
 
 def test_a_type_without_handler_waits_is_explained_and_delays_nobody(system: System) -> None:

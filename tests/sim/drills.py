@@ -311,6 +311,26 @@ def operators_in_trouble(rng: random.Random, seed: int) -> Scenario:
     )
 
 
+def released_though_they_go_on(rng: random.Random, seed: int) -> Scenario:
+    """Handlers that nobody can stop, after their timeout and after a cancel; operators release them, or try to."""
+    groups = rng.choice([2, 4])
+    tasks: list[TaskPlan] = []
+    for _ in range(16):
+        task = _task(rng, rng.randrange(16_000), rng.randrange(groups), rng.choice([5, 2_500, 7_000]), stubborn=True)
+        task = task._replace(timeout_s=rng.choice([None, 0.5, 0.5, 2.0]), max_attempts=rng.choice([None, 1, 2]))
+        tasks.append(task)
+    kinds = ("release",) * 6 + ("cancel_task", "cancel_group", "skip_head", "pause_group", "resume_group")
+    faults = _every(
+        rng, ("kill", "freeze", "drain"), ("s1", "s2", "w1", "w2"), ("", "commit", "running", "send started"),
+        duration_ms=(500, 9_000), count=rng.choice([0, 0, 2, 4]),
+    )  # fmt: skip
+    world = _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=rng.choice([2, 4]), partitions=rng.choice([1, 2]))
+    return world._replace(
+        commands=_commands(rng, 60, groups, 24_000, kinds),
+        settings=(("on_failure", rng.choice(["skip", "block", "cascade"])),),
+    )
+
+
 def pauses_of_what_is_on_its_way(rng: random.Random, seed: int) -> Scenario:
     """Groups are paused, and heads cancelled and skipped, while workers are held up between dispatch and start."""
     tasks = [_task(rng, rng.randrange(14_000), rng.randrange(4), rng.choice([5, 300])) for _ in range(40)]
@@ -371,7 +391,9 @@ def breakers_open(rng: random.Random, seed: int) -> Scenario:
         _task(rng, rng.randrange(12_000), rng.randrange(8), rng.choice([5, 200]), failures=rng.choice([0, 1, 2, 3]))
         for _ in range(24)
     ]
-    faults = _every(rng, ("kill", "drain"), ("s1", "s2", "w1"), ("",), count=rng.choice([0, 2]))
+    kinds = rng.choice([("kill", "drain"), ("lose_answer", "lose_request", "fence")])
+    steps = ("",) if "kill" in kinds else ("commit", "produce")
+    faults = _every(rng, kinds, ("s1", "s2"), steps, first_ms=1_000, each_ms=2_000, count=rng.choice([0, 3, 8]))
     settings = (
         ("breaker_rate", 0.5),
         ("breaker_window", rng.choice([2, 5])),
@@ -382,6 +404,6 @@ def breakers_open(rng: random.Random, seed: int) -> Scenario:
 
 DRILLS: dict[str, Draw] = {drill.__name__: drill for drill in (
     cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_for_just_a_lease, frozen_between_claim_and_start, claims_in_doubt, frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt, memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover,
-    operators_at_work, operators_in_trouble, pauses_of_what_is_on_its_way,
+    operators_at_work, operators_in_trouble, released_though_they_go_on, pauses_of_what_is_on_its_way,
     asked_while_the_only_worker_is_frozen, little_room, breakers_open,
 )}  # fmt: skip

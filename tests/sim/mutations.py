@@ -19,7 +19,7 @@ class Mutation(NamedTuple):
 
 GROUP, ENGINE, WATCH, READY = "streams/group.py", "streams/engine.py", "streams/watch.py", "streams/ready.py"
 PARTITION, STORE, TRANSACTION = "streams/partition.py", "streams/store.py", "streams/transaction.py"
-MEMORY, FLOW = "streams/memory.py", "streams/flow.py"
+MEMORY, FLOW, BREAKERS = "streams/memory.py", "streams/flow.py", "streams/breakers.py"
 SCHEDULER, CLAIMS, CLAIMING = "streams/scheduler.py", "consumers/claims.py", "consumers/claiming.py"
 RUNS, LEASES, EXECUTION, WORKER = (
     "consumers/runs.py",
@@ -172,6 +172,21 @@ MUTATIONS = (
     )),
     Mutation("breaker_not_asked", "an open breaker lets everything through", (
         Edit(ENGINE, "            self.capacity.bound(task_type, most)\n", "            pass\n"),
+    )),
+    Mutation("two_probes", "a half-open breaker lets out all that waits", (
+        Edit(BREAKERS, "1 if self.state is BreakerState.HALF_OPEN and self.probe is None else 0", "1 if self.state is BreakerState.HALF_OPEN else 0"),
+    )),
+    Mutation("probe_forgotten", "a probe whose partition is loaded again is forgotten, and another goes out beside it", (
+        Edit(BREAKERS, "        if self.probe is None and place == self._away:\n", "        if False:\n"),
+    )),
+    Mutation("breaker_told_once", "what a breaker said in a transaction that failed is not said again", (
+        Edit(ENGINE, "        self._told = dict.fromkeys(self._told)  # it may stand in a transaction that has failed\n", ""),
+    )),
+    Mutation("probe_says_nothing", "a half-open breaker does not hear of its probe's success", (
+        Edit(BREAKERS, "        elif place == self.probe:\n", "        elif place == self.probe and not succeeded:\n"),
+    )),
+    Mutation("released_in_time", "what runs in its time can be released", (
+        Edit(GROUP, "    if not head.overdue:\n", "    if False:\n"),
     )),
     # -- group state
     Mutation("state_of_a_failure", "the state that a failed attempt has set is applied", (

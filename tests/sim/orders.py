@@ -4,11 +4,11 @@ Commands are judged by what the history says at the moment of their answer.  One
 reason; that it changed nothing shows in that what memory and log hold is compared with this model after each step.
 """
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from streams.protocol import CommandKind, Event, EventKind, FailurePolicy, Outcome, Reason, Refusal, TaskState
 from tests.sim.loop import Violation
+from tests.sim.probes import Probes
 from tests.sim.scenario import CommandPlan, Scenario
 from tests.sim.tale import BEGUN, Tale, Task
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 K, STATE = CommandKind, TaskState
 NAMING = (K.CANCEL_TASK, K.REDRIVE, K.EDIT_AND_REDRIVE, K.DISCARD_DEAD_LETTER)
 STOPS = (K.CANCEL_TASK, K.CANCEL_GROUP, K.SKIP_HEAD)
-BREAKER_SLACK_S = 0.01  # times in the history are whole milliseconds
 
 
 class Order:
@@ -41,8 +40,7 @@ class Orders:
         self.default_policy = FailurePolicy(settings.get("on_failure", "skip"))
         self._group_max = settings.get("group_parked_max", 0)
         self._partition_max = settings.get("partition_tasks_max", 0)
-        self._open_s = settings.get("breaker_open_s", 30.0) - BREAKER_SLACK_S
-        self._open: dict[tuple[str, str], tuple[datetime, object]] = {}  # (instance, type) -> (since, process)
+        self.probes = Probes(truth)
 
     def sent(self, order: Order) -> None:
         order.sent += 1
@@ -167,31 +165,18 @@ class Orders:
         if self._partition_max and max(truth.waiting) > self._partition_max:
             raise Violation("limits", f"{max(truth.waiting)} tasks wait in a partition, not {self._partition_max}")
 
-    def _breaker(self, event: Event) -> None:
-        key = event.note or "", event.type or ""
-        if event.reason == "open":
-            self._open[key] = event.at, self._truth.lives[key[0]][-1]
-        else:
-            self._open.pop(key, None)
-
-    def check_breaker(self, instance: str, event: Event) -> None:
-        """Times are those of the same process, which says both."""
-        found = self._open.get((instance, event.type or ""))
-        if found is None or self._truth.lives[instance][-1] is not found[1]:
-            return
-        if (event.at - found[0]).total_seconds() < self._open_s:
-            raise Violation("limits", f"{event.task_id} goes out though the breaker of its type is open", event.group)
-
     # -- everything else that is told
 
     def hear(self, partition: int, event: Event) -> None:
         if event.kind is EventKind.BREAKER:
-            self._breaker(event)
+            self.probes.told(event)
             return
         tale = self._truth.tale(event.group or "")
         match event.kind:
             case EventKind.COMMAND:
                 self._answered(partition, tale, event)
+            case EventKind.PROGRESS if event.reason in (Reason.TIMEOUT, Reason.BY_COMMAND):
+                tale.goes_on = event.fencing_token or 0
             case EventKind.GROUP_PAUSED:
                 tale.paused = True
             case EventKind.GROUP_RESUMED:
@@ -271,7 +256,7 @@ class Orders:
             case Refusal.NOT_RUNNING:
                 return tale.phase is not STATE.RUNNING
             case Refusal.RUNS_IN_TIME:
-                return tale.phase is STATE.RUNNING  # no handler here goes on after it was told to stop
+                return tale.phase is STATE.RUNNING and tale.goes_on != tale.token
             case Refusal.IN_FLIGHT:
                 return tale.phase in BEGUN
             case Refusal.STOPPING:
@@ -310,7 +295,7 @@ class Orders:
                 return self._begins_anew(tale, order, event)
             case K.RELEASE:
                 tale.released.add(tale.token)
-                return tale.phase is STATE.RUNNING
+                return tale.phase is STATE.RUNNING and tale.goes_on == tale.token
             case K.FORGET_GROUP:
                 return tale.state is None
             case K.EDIT_AND_REDRIVE | K.REDRIVE:

@@ -74,6 +74,7 @@ class Tale:
         self.is_still = False  # the pause was answered
         self.still_token = 0  # of what ran at that moment
         self.blocked = False
+        self.goes_on = 0  # token of what its worker could not end
         self.released: set[int] = set()  # tokens of what an operator lets go on at his own risk
         self.displaced = False  # the head has just made room
         self.operating: str | None = None  # id of a command of the time after the last fault

@@ -254,6 +254,7 @@ class Truth:
                 case "dead-letters":
                     self._check_dead_letter(message)
         self.orders.check_limits(touched)
+        self.orders.probes.committed()
 
     def _in_the_log(self, message: Message) -> None:
         dispatch = decode_dispatch(message.value() or b"")
@@ -366,8 +367,7 @@ class Truth:
                 raise Violation("G1", f"{event.task_id} is dispatched while it is {tale.phase}", tale.name)
             if token <= tale.last_token:
                 raise Violation("G1", f"token {token} after {tale.last_token}", tale.name)
-            if self._clocks_agree:
-                self.orders.check_breaker(self._instance, event)
+            self.orders.probes.dispatched(partition, tale, self._instance, event)
             if tale.paused or tale.blocked or task in tale.doomed:
                 raise Violation("commands", f"{event.task_id} is dispatched, and its group must not move", tale.name)
             if (partition, token) not in self._dispatched:
@@ -386,6 +386,7 @@ class Truth:
         if tale.stopping and state is not STATE.SUCCEEDED:
             raise Violation("commands", f"{event.task_id} is {state} though it was being stopped", tale.name)
         self._check_end(tale, task, run, event)
+        self.orders.probes.moved(partition, self._instance, event)
         if state in TERMINAL:
             if state is STATE.SUCCEEDED and run is not None and run.new_state is not None:
                 tale.owes = run
@@ -490,3 +491,4 @@ class Truth:
 
         if not self.is_blind:
             memory.check(self, life)
+            self.orders.probes.check(life)

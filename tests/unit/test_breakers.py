@@ -234,3 +234,50 @@ def scraped(world: World) -> dict[str, float]:
             s.value for s in samples if s.name.startswith("pstp_breaker_changes") and s.labels["state"] == "open"
         ),
     }
+
+
+# -- what a failed transaction takes along
+
+
+def load_again(world: World) -> None:
+    """As after a failed transaction: memory is dropped, and loaded from what was committed before."""
+    world.let_go("s1", range(N))
+    world.take_over("s1", range(N))
+
+
+def test_a_probe_stays_the_only_one_when_its_partition_comes_back(world: World) -> None:
+    trip(world)
+    world.pass_time(OPEN_MS)
+    world.step()
+    (probe,) = claim_all(world)
+    world.step(commit=False)
+    load_again(world)
+    assert breaker(world).probe == Place(home_partition(probe.group.encode(), N), probe.task.token)
+    world.pass_time(1000)
+    world.step()
+    assert claim_all(world) == []
+    world.end(probe)
+    world.step()
+    assert breaker(world).state is BreakerState.CLOSED
+    assert [told(world)[0], told(world)[-1]] == ["open", "closed"]
+
+
+def test_what_a_breaker_said_in_a_failed_transaction_is_said_again(world: World) -> None:
+    trip(world)
+    world.pass_time(OPEN_MS)
+    world.step(commit=False)
+    assert (breaker(world).state, told(world)) == (BreakerState.HALF_OPEN, ["open"])
+    load_again(world)
+    world.step()
+    assert told(world) == ["open", "half_open"]
+    assert len(claim_all(world)) == 1
+
+
+def test_what_a_handler_says_of_one_task_opens_no_breaker(world: World) -> None:
+    """`Reject`, and a payload that it cannot take: other tasks of that type are none the worse for it."""
+    for number in range(12):
+        publish(world, f"t{number}", group=GROUPS[number])
+        reason = Reason.HANDLER_REJECTED if number % 2 else Reason.INVALID_PAYLOAD
+        world.end(run_next(world), R.REJECTED, reason=reason)
+        world.step()
+    assert told(world) == []

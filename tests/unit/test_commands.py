@@ -239,10 +239,14 @@ def test_redriven_to_the_head_before_all_that_waits_in_their_own_order(world: Wo
 def test_redriven_to_the_tail_with_another_payload(world: World) -> None:
     publish(world, "a", "b", max_attempts=1, payload=1)
     fail(world)
-    ask(world, K.EDIT_AND_REDRIVE, task_id="a", position="tail", payload=Raw(b"2"))
+    asked = ask(world, K.EDIT_AND_REDRIVE, task_id="a", position="tail", payload=Raw(b"1970670598291982290"))
+    assert answers(world, asked)[0].task_id == "a", "the answer names the task that was asked for, not the head"
     (edited,) = [e for e in world.events() if e.kind is EventKind.EDITED]
-    assert (edited.changes[0].before, edited.changes[0].after) == ("1", "2")
+    assert (edited.changes[0].before, edited.changes[0].after) == ("1", "1970670598291982290")
     world.work_off()
+    assert [bytes(e.payload or b"") for e in world.events() if e.task_id == "a" and e.payload][-1:] == [
+        b"1970670598291982290"
+    ]
     assert ran(world) == ["a", "b", "a"]
     engine = world.engines["s1"]
     assert questions.dead_letters(engine, {}, 0) == []

@@ -320,6 +320,11 @@ def test_beyond_the_limit_the_newest_is_a_dead_letter() -> None:
     world = new_world({"flow": Flow(group_max=1)})
     publish(world, "a", "b", "c")
     publish(world, "other", group="h")
+    found = questions.explain(world.engines["s1"], "g")
+    assert found["full"] == "1 tasks are parked in this group, the limit is 1"
+    assert "newer tasks become dead letters (group_full)" in found["text"]
+    assert "full" not in questions.explain(world.engines["s1"], "h")
+    assert world.engines["s1"].counts["group_full", ""] == 1
     assert [(d["pstp.task-id"], d["pstp.reason"]) for d in dead_letters(world)] == [("c", "group_full")]
     assert answer(world, ask(world, K.REDRIVE, task_id="c")) == (Outcome.REFUSED, Refusal.GROUP_FULL)
     world.work_off()

@@ -77,7 +77,7 @@ def test_of_a_group_that_waits_for_a_slot(world: World) -> None:
     for group in ("h", "g", "i"):
         world.publish(group)
         world.step()
-    assert text(world) == "ready: every slot for type 't' is taken, 2 groups wait for one"
+    assert text(world) == "ready: every slot for type 't' is taken, it is number 1 of 2 groups that wait for one"
     assert answer(world)["blocker"] == "no_free_slot"
 
 

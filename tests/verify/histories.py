@@ -8,7 +8,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from pstp.verify import History, Options, Report
-from streams.protocol import PROTOCOL, Event, EventKind, Reason, TaskState, encode
+from streams.protocol import PROTOCOL, CommandKind, Event, EventKind, Outcome, Reason, TaskState, encode
 
 START = datetime(2031, 5, 1, 8, tzinfo=UTC)
 S = TaskState
@@ -107,6 +107,15 @@ class Log:
         if reason == Reason.ABANDONED:
             return self._end(task, S.PARKED, reason=reason)
         return self._about(task, S.PARKED, reason=reason, worker=worker)
+
+    def release(self, task: T, actor: str = "ada", note: str = "harmless") -> None:
+        """An operator gives it up while it goes on; it is to run again."""
+        self.add(
+            EventKind.COMMAND, group=task.group, task_id=task.task_id, command_id="c1", command=CommandKind.RELEASE,
+            outcome=Outcome.DONE, actor=actor, note=note,
+        )  # fmt: skip
+        task.attempt += 1
+        self._about(task, S.RETRYING, reason=Reason.RELEASED, not_before=self.at(self.ms + 10), worker=task.worker)
 
     def reject(self, reason: Reason = Reason.NO_GROUP) -> Event:
         origin = self.partition, self.offset

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from histories import Log, T
 
-from pstp.verify import Options, check_dump
+from pstp.verify import Options, Violation, check_dump
 from pstp.verify.journal import Journals
 from streams.errors import UserError
 from streams.protocol import Reason, encode
@@ -181,6 +181,63 @@ def test_a_zombie_is_the_one_exception(journal: Journal) -> None:
     journal.run(parked, parked.started_ms + 1, parked.started_ms + 9)
     assert against(log, journal) == set()
     assert alone(journal) == {"G1 overlap_in_journal"}, "without the events nobody knows that it was a zombie"
+
+
+def goes_on(log: Log, journal: Journal, until_ms: float) -> T:
+    """A thread whose time is over: its worker cannot end it, and it goes on until then."""
+    parked = log.park("g")
+    log.dispatch(parked)
+    log.start(parked)
+    journal.run(parked, parked.started_ms + 1, until_ms)
+    log.ms += 1_000
+    return parked
+
+
+def test_what_ran_beside_a_released_execution_is_named_and_no_violation(journal: Journal) -> None:
+    log = Log()
+    parked = goes_on(log, journal, 60_000)
+    log.release(parked)
+    log.dispatch(parked)
+    log.start(parked, worker="w2")
+    log.succeed(parked)
+    journal.run(parked, parked.started_ms + 1, parked.started_ms + 9)
+    other = run(log, journal)
+    assert against(log, journal) == set()
+    found = warnings(journal)
+    assert [w.kind for w in found] == ["released_by_operator", "ran_beside_released", "ran_beside_released"]
+    assert {w.group for w in found} == {"g"}
+    assert found[2].task_ids == (parked.task_id, other.task_id)
+    assert all("released by ada (command c1: harmless)" in w.text for w in found)
+
+
+def test_a_release_excuses_nothing_else(journal: Journal) -> None:
+    log = Log()
+    parked = goes_on(log, journal, 60_000)
+    log.release(parked)
+    log.dispatch(parked)
+    log.start(parked, worker="w2")
+    log.succeed(parked)
+    journal.run(parked, parked.started_ms + 1, parked.started_ms + 90_000)  # it never ended in time
+    run(log, journal)
+    assert "G1 overlap_in_journal" in against(log, journal)
+
+
+def test_the_same_overlap_without_a_release_is_a_violation(journal: Journal) -> None:
+    log = Log()
+    parked = goes_on(log, journal, 60_000)
+    log.retry(parked, Reason.FAILED)
+    log.dispatch(parked)
+    log.start(parked, worker="w2")
+    log.succeed(parked)
+    journal.run(parked, parked.started_ms + 1, parked.started_ms + 9)
+    assert "G1 overlap_in_journal" in against(log, journal)
+    assert warnings(journal) == []
+
+
+def warnings(journal: Journal) -> list[Violation]:
+    """Of what `against` has judged."""
+    dump = journal.path.with_name("events.jsonl")
+    return list(check_dump(dump, Options(), journals=[journal.path]).warnings)
 
 
 def test_a_task_that_runs_at_the_end_of_the_history(journal: Journal) -> None:

@@ -50,7 +50,10 @@ def test_what_ends_within_the_drain_time_succeeds_and_the_rest_of_its_run_return
     gate.opened.set()
     assert [r.kind.value for r in rig.ends(*tokens)] == ["succeeded", "returned", "succeeded"]
     running.wait()
-    assert (running.error, running.exits, gate.entered) == (None, [], ["g-0", "h-0"])
+    assert (running.error, running.exits) == (None, [])
+    assert sorted(gate.entered) == ["g-0", "h-0"], (
+        "a loop and a thread, in any order; the rest of the run did not begin"
+    )
 
 
 def test_what_can_be_stopped_is_released_when_the_drain_time_is_over(rig: Rig, gate: Gate) -> None:
