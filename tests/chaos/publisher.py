@@ -15,7 +15,8 @@ from typing import Any
 from producers import PublishError, TaskMessage, TaskPublisher
 
 FOLDER = Path(os.environ.get("CHAOS_FOLDER", "."))
-GROUPS = 200
+TASKS_PER_GROUP = 100  # on average
+GROUPS_MIN = 100
 # How often each type is published, and how long its handler takes at most, in seconds.
 MIX = {
     "quick": (85.0, 0.03), "thread": (8.0, 0.05), "process": (2.0, 0.05), "fails": (1.5, 0.0),
@@ -23,10 +24,10 @@ MIX = {
 }  # fmt: skip
 
 
-def draw(rng: random.Random, number: int, life: str) -> TaskMessage:
+def draw(rng: random.Random, number: int, life: str, groups: int) -> TaskMessage:
     kind = rng.choices(list(MIX), [weight for weight, _ in MIX.values()])[0]
     payload = {"s": round(rng.uniform(0, MIX[kind][1]), 4)}
-    group = f"g{int(rng.random() ** 2 * GROUPS)}"  # the first one has 7 % of all tasks
+    group = f"g{int(rng.random() ** 2 * groups)}"  # the first of a thousand has 3 % of all tasks
     name = "quick" if kind == "slow" else kind
     return TaskMessage.of({"group": group, "type": f"chaos.{name}", "payload": payload, "id": f"{number}-{life}"})
 
@@ -34,6 +35,7 @@ def draw(rng: random.Random, number: int, life: str) -> TaskMessage:
 def main(seed: int, tasks: int, duration_s: float) -> int:
     acks = os.open(FOLDER / "acks.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT)
     done, began_s = resume()
+    groups = max(GROUPS_MIN, tasks // TASKS_PER_GROUP)
     rng = random.Random(f"{seed}-{done}")
     lives = (f"{os.getpid()}.{n}" for n in range(1_000_000))
     while done < tasks:
@@ -41,7 +43,9 @@ def main(seed: int, tasks: int, duration_s: float) -> int:
         if due <= done:
             time.sleep(0.05)
             continue
-        batch = [draw(rng, number, life) for life in [next(lives)] for number in range(done, min(due, done + 500))]
+        batch = [
+            draw(rng, number, life, groups) for life in [next(lives)] for number in range(done, min(due, done + 500))
+        ]
         try:
             with TaskPublisher() as publisher:
                 publisher.publish_many(batch)
