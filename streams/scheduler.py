@@ -134,7 +134,13 @@ class Scheduler:
         await self._in_thread("loading", self._members.wait_caught_up, 10)
         await self._in_thread("loading", self._members.ensure_unused)
         self._note_dead()
-        await self._in_thread("transaction", self.transactor.start)
+        try:
+            await self._in_thread("transaction", self.transactor.start)
+        except ck.KafkaException as error:
+            raise UnreachableError(
+                f"Kafka at {self.settings.bootstrap_servers} takes no records ({error.args[0].str()}): look at its "
+                "health, then start this again"
+            ) from error
         self._http_address = await self._http.start()
         self._target.write(self._http_address)
         self._announce()

@@ -73,7 +73,7 @@ def skips(stage: Stage) -> Steps:
     """A head that fails again and again is skipped; the same skip, sent again, never hits the next."""
     fault = stage.faults.note("skips", loses=False)
     group = _group(stage, "skips")
-    (head,) = _publish(stage, group, ["breaks"], S.SKIPPED, {"ok": False}, max_attempts=100_000)
+    (head,) = _publish(stage, group, ["breaks"], S.SKIPPED, {"ok": False}, max_attempts=1_000)
     (endless,) = _publish(stage, group, ["endless"], S.CANCELLED)
     _publish(stage, group, ["quick"], S.SUCCEEDED)
     yield from _begun(stage, head)
