@@ -43,6 +43,8 @@ class WorkerMetrics(Collector):
         self.started, self.ended = counter("started", registry), counter("ended", registry)
         self.handler_s, self.claim_s = histogram("handler_seconds"), histogram("claim_seconds")
         self.claimed, self.claim_failures = counter("claimed", registry), counter("claim_failures", registry)
+        for why in ("refused", "unknown", "other_member"):
+            self.claim_failures.labels(why)  # 0, from the beginning
         self.undecodable, self.timed_out = counter("undecodable", registry), counter("timed_out", registry)
         self.loops_blocked, self.rebalances = counter("loops_blocked", registry), counter("rebalances", registry)
         self.running, self.slots = gauge("running"), gauge("slots")

@@ -6,13 +6,17 @@ import shutil
 import subprocess
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka as ck
 import pytest
 
 from pstp.broker.ports import free_port
-from tests.support.system import until
+from streams.settings import TopicName
+from tests.support.system import System, until
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules.yml"
 
@@ -25,10 +29,11 @@ def executable(name: str) -> str:
     return found
 
 
-def faster(rules: str, factor: int = 60) -> str:
-    """The same rules with an hour in a minute: ranges, `for` and what counts as late are so many times shorter.
+def faster(rules: str, factor: int = 60, late_s: int = 60) -> str:
+    """The same rules with an hour in a minute: every range and `for` is so many times shorter.
 
-    No range is shorter than 5 s: a busy machine may well miss a scrape or two.
+    None is shorter than 5 s: a busy machine may well miss a scrape or two.  `late_s`: what counts as late, a bound of
+    `catalogue.WAIT_S`.
     """
     seconds = {"s": 1, "m": 60, "h": 3600}
 
@@ -36,10 +41,23 @@ def faster(rules: str, factor: int = 60) -> str:
         left, number, unit, right = match.groups()
         return f"{left}{max(5, int(number) * seconds[unit] // factor)}s{right}"
 
-    late_s = 60 // factor
     rules = rules.replace('le="60"', f'le="{late_s}"').replace("lag_seconds) > 60", f"lag_seconds) > {late_s}")
     rules = re.sub(r"(\[)(\d+)([smh])(\])", shorter, rules)
     return re.sub(r"(for: )(\d+)([smh])(\n)", shorter, rules)
+
+
+@contextmanager
+def open_transaction(system: System, topic: TopicName) -> Iterator[None]:
+    """Somebody has written to its partition 0 and does not commit."""
+    stranger = ck.Producer(system.settings.kafka(**{"transactional.id": f"stranger-{topic}"}))
+    stranger.init_transactions(10)
+    stranger.begin_transaction()
+    stranger.produce(system.settings.topic(topic), b"{}", b"g", partition=0)
+    stranger.flush(10)
+    try:
+        yield
+    finally:
+        stranger.abort_transaction(10)
 
 
 class Prometheus:

@@ -7,7 +7,6 @@ long is done by the long form; a test holds that the two leave no alert out.
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,7 @@ import confluent_kafka as ck
 import pytest
 
 from streams.protocol import TaskState
-from tests.deploy.prometheus import RULES, Prometheus, faster
+from tests.deploy.prometheus import RULES, Prometheus, faster, open_transaction
 from tests.support.system import HANDLERS, System, until
 
 ALERTS: Final = set(re.findall(r"alert: (\w+)", RULES.read_text()))
@@ -28,6 +27,7 @@ SLOW: Final = {
     "PstpTransactionsFail",
 }  # fmt: skip
 HOUR_S: Final = 60
+LATE_S: Final = 5  # stands for a minute in the long form
 
 
 def test_no_alert_is_left_out() -> None:
@@ -80,23 +80,10 @@ class Watched:
         until(lambda: name not in self.prometheus.firing(), 90, f"{name} is over")
 
 
-@contextmanager
-def open_transaction(system: System, topic: str, transactional_id: str = "stranger") -> Iterator[None]:
-    """Somebody has written to its partition 0 and does not commit."""
-    stranger = ck.Producer(system.settings.kafka(**{"transactional.id": transactional_id}))
-    stranger.init_transactions(10)
-    stranger.begin_transaction()
-    stranger.produce(system.settings.topic(topic), b"{}", b"g", partition=0)  # type: ignore[arg-type]
-    stranger.flush(10)
-    try:
-        yield
-    finally:
-        stranger.abort_transaction(10)
-
-
 @pytest.fixture
-def watched(system: System, tmp_path: Path) -> Iterator[Watched]:
-    with Prometheus(tmp_path / "prometheus", system.folder / "targets", faster(RULES.read_text())) as prometheus:
+def watched(request: pytest.FixtureRequest, system: System, tmp_path: Path) -> Iterator[Watched]:
+    rules = faster(RULES.read_text(), late_s=LATE_S if "slow" in request.node.name else 60)
+    with Prometheus(tmp_path / "prometheus", system.folder / "targets", rules) as prometheus:
         until(lambda: "PstpNoScheduler" in prometheus.firing(), what="nobody is there yet")
         yield Watched(system, prometheus)
 
@@ -134,12 +121,12 @@ def test_slow_alerts_fire_and_an_hour_without_trouble_raises_none(watched: Watch
     watched.calm()
     watched.well(HOUR_S + 10, 1000)
 
-    # Thirty slots, and a hundred groups that want one for longer than a task may wait.
+    # Thirty slots, and a hundred groups that each want one for three seconds.
     def late() -> bool:
         system.history.read()
         waiting = len(system.history.of) - system.history.terminal()
         for number in range(max(0, 100 - waiting)):
-            system.publish(f"late{number}", "sleep", 1)
+            system.publish(f"late{number}", "sleep", 3)
         system.flush()
         return all(map(watched.prometheus.has_fired, ("PstpTasksStartLate", "PstpTasksStartLateSlowly")))
 

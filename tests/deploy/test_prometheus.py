@@ -13,7 +13,8 @@ import pytest
 from typer.main import get_command
 
 from pstp.cli.app import app
-from tests.deploy.prometheus import RULES, Prometheus, executable
+from streams.protocol import PROTOCOL, Completion, Report, ReportKind, encode
+from tests.deploy.prometheus import RULES, Prometheus, executable, open_transaction
 from tests.deploy.test_dashboards import BOARDS, filled
 from tests.support.system import System, until
 
@@ -95,6 +96,11 @@ def test_every_query_of_every_panel_finds_data(system: System, target: Path, tmp
         system.publish("g1", "outcome", {"do": "reject"})
         system.publish_raw("g1", b"{")
         load(system, 0, 100)
+        system.publish("stands", "fail", 9, max_attempts=1, on_failure="block")
+        stale = Report(ReportKind.SUCCEEDED, 1, 1)
+        system.publish_raw(
+            "g1", encode(Completion(PROTOCOL, "g1", "w9", "boot", "claim", 0, 0, (stale,))), topic="completions"
+        )
         worker.kill()
         published = 100
         lacking = {
@@ -116,9 +122,10 @@ def test_every_query_of_every_panel_finds_data(system: System, target: Path, tmp
             return not lacking
 
         try:
-            until(complete, 60)
+            with open_transaction(system, "tasks"):
+                until(complete, 60)
         except AssertionError:
-            pytest.fail(f"no data for {lacking}")
+            pytest.fail(f"no data for {lacking.keys()}")
         wanted = {"cluster": {system.settings.app}, "instance": {"s1", "s2", "w2", "web1"}}
         for board in BOARDS.values():
             asked = [v for v in board["templating"]["list"] if v["type"] == "query"]
