@@ -108,7 +108,7 @@ class Scheduler:
         self._warned_of_forwards = False
         self._turned_away = self._warn_due_ms = 0
         self._ended_at: dict[TP, int] = {}  # where an input partition was last read to its end
-        self._stuck: dict[TP, int] = {}  # held up by an open transaction, and since when
+        self._stuck: dict[TP, tuple[int, int]] = {}  # held up by an open transaction: at which offset, since when
         self._stuck_due_ms = 0
         self._read_ms: dict[TopicName, int] = {}  # timestamp of the latest record of each input
         self._full: frozenset[int] = frozenset()  # partitions whose intake of tasks pauses
@@ -705,19 +705,21 @@ class Scheduler:
     def held(self) -> list[tuple[TopicName, int]]:
         """Input partitions that do not go on because somebody left a transaction open there."""
         since_ms = now().mono_ms - HELD_MS
-        return [(self._names[tp.topic], tp.partition) for tp, at_ms in self._stuck.items() if at_ms <= since_ms]
+        return [(self._names[tp.topic], tp.partition) for tp, (_, ms) in self._stuck.items() if ms <= since_ms]
 
     def _note_stuck(self, moment: Now) -> None:
         """A committed reader is at its end, and the log goes on: what lies behind is not committed yet."""
         if self.pump is None or moment.mono_ms < self._stuck_due_ms:
             return
         self._stuck_due_ms = moment.mono_ms + HELD_MS // 4
-        stuck: dict[TP, int] = {}
+        stuck: dict[TP, tuple[int, int]] = {}
         for tp, end in self.pump.known_ends().items():
             partition = self.engine.partitions.get(tp.partition)
             at = None if partition is None else partition.read_up_to[self._names[tp.topic]]
             if at is not None and at < end and self._ended_at.get(tp) == at:
-                stuck[tp] = self._stuck.get(tp, moment.mono_ms)
+                before, since_ms = self._stuck.get(tp, (at, moment.mono_ms))
+                # One that is read to its end again and again, and goes on each time, is busy and not held.
+                stuck[tp] = at, since_ms if before == at else moment.mono_ms
         self._stuck = stuck
 
     def is_live(self) -> tuple[bool, str]:
