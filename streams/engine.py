@@ -97,6 +97,8 @@ ORIGIN_HEADER = "pstp.origin"
 # Partition and offset, no longer than real ones are: what a stranger writes there must not break a row.
 _ORIGIN = re.compile(rb"(\d{1,4}):(\d{1,18})(:keyless)?")
 Marks = dict[str, str | int]
+# At most so many groups have moved and are not in the tallies yet; who looks at these counts them first.
+MOVED_MAX = 5_000
 # Kafka's own names for what ours say too (KIP-1191 as in Apache Kafka 4.4; the disposition is KIP-1317's).
 DLQ = {
     "topic": "topic", "partition": "partition", "offset": "offset", "delivery.count": "attempts", "message": "error",
@@ -158,6 +160,9 @@ class Engine:
         # For metrics of this process; what became of tasks is in each partition's totals.
         self.counts: Counter[tuple[str, str]] = Counter()  # by (what, label)
         self._types: set[str] = set()  # those that metrics tell apart
+        self._moved: dict[Entry, Partition] = {}  # to be counted in the tallies
+        self._waited: dict[str, list[float]] = {}  # to be counted in `waits`, and in `durations`
+        self._ended: dict[str, list[float]] = {}
         self.waits: dict[str, Distribution] = {}  # per type, seconds
         self.durations: dict[str, Distribution] = {}
         self.ran = Ran()
@@ -265,6 +270,7 @@ class Engine:
         self._told = dict.fromkeys(self._told)  # it may stand in a transaction that has failed
         partition.held.clear()  # their offsets are not committed: they come again
         self._dirty = {k: e for k, e in self._dirty.items() if k[0] != number}
+        self._moved = {e: p for e, p in self._moved.items() if p is not partition}
         for heap in (self._delays, self._times):
             heap[:] = [timer for timer in heap if timer[1] != number]
             heapq.heapify(heap)
@@ -1279,13 +1285,32 @@ class Engine:
     def _time(self, entry: Entry, task_type: str, effect: Emit) -> None:
         """How long the head waited for its first start, and for its end, by the clocks of its partition's owners."""
         if effect.state is TaskState.RUNNING:
-            times = self.waits if effect.attempt == 1 else None
+            times = self._waited if effect.attempt == 1 else None
         else:
-            times = self.durations if effect.state in TERMINAL else None
+            times = self._ended if effect.state in TERMINAL else None
             if effect.state is TaskState.SUCCEEDED and effect.report is not None:
                 self._note_run(task_type, effect.report)
         if times is not None:
-            self._timed(times, task_type).add((self._now.wall_ms - entry.accepted_ms) / 1000)
+            seconds = (self._now.wall_ms - entry.accepted_ms) / 1000
+            if task_type in times:
+                times[task_type].append(seconds)
+            else:
+                times[task_type] = [seconds]
+
+    def _count_times(self) -> None:
+        for gathered, times in ((self._waited, self.waits), (self._ended, self.durations)):
+            for task_type, seconds in gathered.items():
+                self._timed(times, task_type).add_all(seconds)
+            gathered.clear()
+
+    def count_standings(self) -> None:
+        """Bring the tallies up to date.  Counting a group once for many moves is what keeps it cheap."""
+        for entry, partition in self._moved.items():
+            if entry.is_idle():
+                partition.tally.forget(entry)
+            else:
+                partition.tally.note(entry, entry.key in partition.states, self._label)
+        self._moved.clear()
 
     def _timed(self, times: dict[str, Distribution], task_type: str) -> Distribution:
         label = self._label(task_type)
@@ -1296,7 +1321,7 @@ class Engine:
     def _publish(self, partition: Partition, key: bytes | None, event: Event) -> None:
         if self.express is not None and self.express.done:
             self.express.flush()  # it happened before
-        totals.add(partition.totals, event)
+        partition.told.append(totals.told(event))
         self._put("task-events", partition.number, key, protocol.encode(event))
 
     # -- rows
@@ -1313,12 +1338,19 @@ class Engine:
                 self._put("changelog", number, rows.head_key(key), None)
                 entry.has_row = False
             partition = self.partitions[number]
-            if entry.is_idle():
-                partition.tally.forget(entry)
-                del partition.entries[key]
+            if not entry.is_idle():
+                self._moved[entry] = partition
+                continue
+            del partition.entries[key]
+            if entry.standing is None:
+                self._moved.pop(entry, None)  # came and went: it was never counted
             else:
-                partition.tally.note(entry, key in partition.states, self._label)
+                self._moved[entry] = partition
         self._dirty.clear()
+        if len(self._moved) > MOVED_MAX:
+            self.count_standings()
+        if self._waited or self._ended:
+            self._count_times()
         for number, partition in self.partitions.items():
             if partition.changed:
                 self._out += self.stamp(number, released=False)

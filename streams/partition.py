@@ -10,7 +10,7 @@ from streams.intake import AcceptedTask, Refused, read_task
 from streams.memory import Memory, load_memory
 from streams.rows import PartitionRow, TaskRow
 from streams.standing import Standing, Tally
-from streams.totals import Totals
+from streams.totals import Told, Totals, add
 
 if TYPE_CHECKING:
     from streams.express import Line
@@ -99,6 +99,7 @@ class Partition:
         self.origins: dict[int, int] = row.origins if row else {}
         self.input_ids: dict[str, str] = row.input_ids if row else {}
         self.totals: Totals = row.totals if row else {}
+        self.told: list[Told] = []  # since the totals were counted last
         self.entries: dict[bytes, Entry] = {}  # groups with tasks, or on hold
         self.states: dict[bytes, bytes] = {}  # group state, JSON; an idle group is nothing but that
         self.lines: dict[bytes, Line] = {}  # groups whose tasks are in the express lane
@@ -130,6 +131,8 @@ class Partition:
         self.counter = ((self.counter >> limits.EPOCH_SHIFT) + 1) << limits.EPOCH_SHIFT
 
     def to_row(self, owner: str, boot_id: str, *, released: bool, runs_tasks: bool = False) -> bytes:
+        add(self.totals, self.told)
+        self.told.clear()
         return rows.encode(
             PartitionRow(
                 rows.ROW_FORMAT, self.counter, self.next_offsets, self.origins, owner, boot_id, released,

@@ -1,6 +1,6 @@
-"""How the groups of a partition stand, counted as they change: a scrape takes numbers and walks over nothing.  Pure.
+"""How the groups of a partition stand, counted as they change: a scrape takes numbers and does not walk over groups.
 
-Counted at the end of each step, so the numbers are those of what was last written.
+Groups that have moved are gathered and counted together, when they are many or somebody looks.  Pure.
 """
 
 import heapq
@@ -109,7 +109,8 @@ class Look(NamedTuple):
 
 
 def look(engine: "Engine") -> Look:
-    """What the tallies say; takes as long with a million groups as with ten."""
+    """What the tallies say; takes as long with a million groups as with some thousands."""
+    engine.count_standings()
     partitions, lane = list(engine.partitions.values()), engine.express
     phases, heads, blocked, paused = dict.fromkeys(Phase, 0), Counter[tuple[str, str]](), Counter[str](), 0
     for partition in partitions:

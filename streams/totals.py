@@ -4,6 +4,8 @@ The counts stand in the partition's row, so they are written in the transaction 
 double nor start again, whoever owns the partition.  `pstp verify` folds the log the same way and must agree.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from streams.catalogue import OTHER
@@ -20,18 +22,26 @@ _RUN_THROUGH = (TaskState.PARKED, TaskState.DISPATCHED, TaskState.RUNNING, TaskS
 _BURIED = frozenset({TaskState.DEAD_LETTERED, TaskState.REJECTED})
 
 
-def add(totals: Totals, event: Event) -> None:
-    """Count one event."""
-    if event.kind is EventKind.TASK and event.state is not None:
-        _count(totals, STATES, event.state)
-        if event.type is not None and event.state in TERMINAL:
-            add_ends(totals, event.state, event.type, 1)
-        if event.state in _BURIED:
-            _count(totals, BURIED, event.reason or "")
-        if event.reason == Reason.WORKER_LOST:
-            _count(totals, LOST, "")
-    elif event.kind is EventKind.STALE_REPORT:
-        _count(totals, REFUSED, event.reason or "")
+# What is counted of an event: (kind, state, reason, type).  Most are alike, so they are gathered and counted together.
+Told = tuple[EventKind, TaskState | None, str | None, str | None]
+
+
+def told(event: Event) -> Told:
+    return event.kind, event.state, event.reason, event.type
+
+
+def add(totals: Totals, events: Iterable[Told]) -> None:
+    for (kind, state, reason, task_type), count in Counter(events).items():
+        if kind is EventKind.TASK and state is not None:
+            _count(totals, STATES, state, count)
+            if task_type is not None and state in TERMINAL:
+                add_ends(totals, state, task_type, count)
+            if state in _BURIED:
+                _count(totals, BURIED, reason or "", count)
+            if reason == Reason.WORKER_LOST:
+                _count(totals, LOST, "", count)
+        elif kind is EventKind.STALE_REPORT:
+            _count(totals, REFUSED, reason or "", count)
 
 
 def add_run_through(totals: Totals, task_type: str, tasks: int, *, parked: bool) -> None:
@@ -57,6 +67,6 @@ def read_end(label: str) -> tuple[str, str]:
     return state, task_type
 
 
-def _count(totals: Totals, what: str, label: str) -> None:
+def _count(totals: Totals, what: str, label: str, count: int) -> None:
     counts = totals.setdefault(what, {})
-    counts[label] = counts.get(label, 0) + 1
+    counts[label] = counts.get(label, 0) + count

@@ -21,7 +21,7 @@ from streams.partition import INPUTS, Partition, load
 from streams.placement import Here, Start
 from streams.protocol import CommandKind, ErrorInfo, Moment, Report, ReportKind, decode_events
 from streams.retry import Policy
-from streams.totals import Totals, add
+from streams.totals import Totals, add, told
 from tests.support.recount import difference
 
 POLICY = Policy(max_attempts=3, backoff_base_s=0.05, backoff_cap_s=0.1)
@@ -231,8 +231,7 @@ def test_whatever_happens_the_history_is_right(seed: int) -> None:
     totals: Totals = {}
     for offset, value in enumerate(scene.events):
         judge.record(0, offset, value)
-        for event in decode_events(value):
-            add(totals, event)
+        add(totals, map(told, decode_events(value)))
     judge.close()
     found = judge.verdict()
     allowed = {"G4 unexplained_repeat"} if scene.counts["crashes"] else set()
