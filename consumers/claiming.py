@@ -154,11 +154,15 @@ class Claims:
             back = Reason.TAKEN_BACK
         elif back is None and (not control_known or mono_ns() - attempt.began_ns >= self._may_start_ns):
             back = Reason.LOST_BEFORE_START
+        if back is None:
+            self._slots.take()
+            run = Run(self._runtime, claim)
+            run.announce()
+            if is_among(dispatch, self._control.tokens(read.partition)):  # since the look above
+                run.cut()
         for task in dispatch.tasks:
             self._control.met(read.partition, dispatch.group, task.token)
         if back is None:
-            self._slots.take()
-            Run(self._runtime, claim).announce()
             return
         for task in dispatch.tasks:
             self._metrics.ended.labels(task.type, "returned").inc()

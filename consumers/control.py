@@ -31,18 +31,20 @@ STOP_S_MAX: Final = 5.0
 
 class ControlReader(threading.Thread):
     """Knows the tokens that were taken back and have not been met, each with its group: two groups of different
-    partitions may have the same.  `on_change` is called in this thread.
+    partitions may have the same.  `on_take_back` says whether the dispatch is claimed here, and has it cut short.
+    `on_change` and the others are called in this thread.
     """
 
     def __init__(
         self,
         settings: Settings,
+        on_take_back: Callable[[Control], bool],
         on_cancel: Callable[[Control], None],
         on_fatal: Callable[[Exception], None],
     ) -> None:
         super().__init__(name="control", daemon=True)
         self._topic = settings.topic("control")
-        self._on_cancel, self._on_fatal = on_cancel, on_fatal
+        self._on_take_back, self._on_cancel, self._on_fatal = on_take_back, on_cancel, on_fatal
         self.on_change: Callable[[], None] = lambda: None
         conf = settings.kafka(**{
             "group.id": f"{settings.worker_group}-control", "enable.auto.commit": False, "enable.partition.eof": True,
@@ -121,7 +123,10 @@ class ControlReader(threading.Thread):
             log.warning("control record cannot be read", error=str(error))
             return
         if control.kind == TAKE_BACK:
+            # Remembered before it is looked for among what is claimed: whoever claims it looks in the other order.
             self._tokens.setdefault(control.dispatch_partition, set()).add((control.group, control.token))
+            if self._on_take_back(control):
+                self.met(control.dispatch_partition, control.group, control.token)
         else:
             self._on_cancel(control)
 

@@ -53,6 +53,15 @@ class Runtime:
     # By group and the fencing token of each of their tasks: partitions count their tokens for themselves.
     runs: "dict[tuple[str, int], Run]" = field(default_factory=dict)
 
+    def cut(self, group: str, token: int) -> bool:
+        """The dispatch is wanted back: what of it runs goes on, and the rest is given back.  False: it is not here.
+        From any thread.
+        """
+        run = self.runs.get((group, token))
+        if run is not None:
+            run.cut()
+        return run is not None
+
     def cancel(self, group: str, token: int) -> None:
         """A command cancels that task.  From any thread; one that is not here any more has ended."""
         if (run := self.runs.get((group, token))) is not None:
@@ -72,6 +81,8 @@ class Run:
         self._renewing = False
         self._cancelled: set[int] = set()
         self._over = threading.Lock()  # taken once, by whoever ends the run
+        self._next = threading.Lock()  # held by whoever takes the next task, or what stands behind the one that runs
+        self._is_announced = self._is_wanted_back = False
 
     # -- beginning
 
@@ -97,6 +108,10 @@ class Run:
                 self.give_back(Reason.RETURNED)
 
         self.runtime.reporter.send(self.claim, (self._started_report(),), acknowledged)
+        with self._next:
+            self._is_announced = True
+        if self._is_wanted_back:
+            self.cut()
 
     def _started_report(self) -> Report:
         wire = self._tasks[self._index]
@@ -126,6 +141,15 @@ class Run:
         if execution is not None and execution.wire.token == token:
             execution.request_stop(Stop.CANCEL)
 
+    def cut(self) -> None:
+        """Give back what stands behind the task that runs, or is about to.  From any thread."""
+        with self._next:
+            if not self._is_announced:  # what comes back is told after the start of what stands before it
+                self._is_wanted_back = True
+                return
+            rest, self._tasks = self._tasks[self._index + 1 :], self._tasks[: self._index + 1]
+        self._give_back(rest, (), Reason.TAKEN_BACK)
+
     # -- ending
 
     def ended(self, execution: Execution, outcome: Outcome, at: Moment) -> None:
@@ -137,20 +161,19 @@ class Run:
         reports = (*execution.unsent_progress(), report_of(wire, outcome, execution.started, at))
         self._count(wire, outcome, execution.started, at)
         execution.log_failure(outcome)
-        if outcome.kind is ReportKind.SUCCEEDED and self._index + 1 < len(self._tasks):
-            if outcome.state_set:
-                self._state = None if bytes(outcome.state or b"") == b"null" else outcome.state
+        with self._next:
             self._index += 1
-            if self._may_go_on():
-                sent_ns = mono_ns()
-                self.runtime.reporter.send(
-                    self.claim, (*reports, self._started_report()), lambda error: self._acknowledged(error, sent_ns)
-                )
-                self._execute()
-                return
-        else:
-            self._index += 1
-        self._close(reports)
+            goes_on = outcome.kind is ReportKind.SUCCEEDED and self._index < len(self._tasks) and self._may_go_on()
+        if not goes_on:
+            self._close(reports)
+            return
+        if outcome.state_set:
+            self._state = None if bytes(outcome.state or b"") == b"null" else outcome.state
+        sent_ns = mono_ns()
+        self.runtime.reporter.send(
+            self.claim, (*reports, self._started_report()), lambda error: self._acknowledged(error, sent_ns)
+        )
+        self._execute()
 
     def _may_go_on(self) -> bool:
         return (
@@ -166,15 +189,20 @@ class Run:
     def _close(self, reports: tuple[Report, ...], reason: Reason = Reason.RETURNED) -> None:
         if not self._over.acquire(blocking=False):
             return
-        rest = self._tasks[self._index :]
+        with self._next:
+            rest, self._tasks = self._tasks[self._index :], self._tasks[: self._index]
         self._forget()
         self._execution = None
         if rest and reason is Reason.RETURNED and self._handler(rest[0]) is None:
             reason = Reason.NO_HANDLER
+        self._give_back(rest, reports, reason)
+        self.runtime.release_slot()
+
+    def _give_back(self, rest: tuple[DispatchedTask, ...], reports: tuple[Report, ...], reason: Reason) -> None:
         for wire in rest:
             self.runtime.metrics.ended.labels(wire.type, "returned").inc()
-        self.runtime.reporter.send(self.claim, (*reports, *returned(rest, reason)))
-        self.runtime.release_slot()
+        if rest or reports:
+            self.runtime.reporter.send(self.claim, (*reports, *returned(rest, reason)))
 
     def let_go(self) -> None:
         """Say nothing more: the lease runs out, and the schedulers take the task for lost."""
@@ -189,7 +217,7 @@ class Run:
             self.runtime.runs.pop(name, None)
 
     def _names(self) -> Iterator[tuple[str, int]]:
-        return ((self.claim.dispatch.group, wire.token) for wire in self._tasks)
+        return ((self.claim.dispatch.group, wire.token) for wire in self.claim.dispatch.tasks)
 
     # -- the lease
 

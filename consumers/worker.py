@@ -90,7 +90,7 @@ class Worker:
             settings, instance, self._registry, self._reporter, self._keeper, self._metrics, self._executor_of,
             lambda: self._poller.slots.release(), self._fence, step,
         )  # fmt: skip
-        self._control = ControlReader(settings, self._cancel, self._fail)
+        self._control = ControlReader(settings, self._take_back, self._cancel, self._fail)
         self._poller = Poller(
             settings, self._runtime, self._control, self._say, self._announced, self._announcer.silent_s, self._fail
         )
@@ -225,6 +225,10 @@ class Worker:
         """End the process at once: something may still run that must not."""
         log.error("process ends at once", why=why)
         self._exit_process(1)
+
+    def _take_back(self, control: Control) -> bool:
+        """It is claimed here: what of it runs goes on, alone."""
+        return self._runtime.cut(control.group, control.token)
 
     def _cancel(self, control: Control) -> None:
         """What runs of that group under that token is to end: asked of every worker, true for one."""

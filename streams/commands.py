@@ -78,10 +78,8 @@ def take(engine: "Engine", partition: Partition, record: "Input") -> None:
         else:
             engine.forward(record, home, key)
         return
-    by = By(
-        command.id, command.kind, cut(command.actor, limits.NAME_CHARS_MAX), cut(command.note, limits.NOTE_CHARS_MAX)
-    )
-    named = command.task_id and cut(command.task_id, limits.NAME_CHARS_MAX)
+    by = _by(command)
+    named = _named(command)
     if len(command.id) > limits.NAME_CHARS_MAX:
         _refuse(
             engine, partition, key, replace(by, command_id=cut(command.id, limits.NAME_CHARS_MAX)), Refusal.BAD_COMMAND,
@@ -93,10 +91,35 @@ def take(engine: "Engine", partition: Partition, record: "Input") -> None:
         return
     number = partition.memory.note_command(command.id)
     engine.put_row(partition, rows.command_key(command.id), rows.encode(rows.CommandRow(rows.ROW_FORMAT, number)))
+    if (entry := engine.must_wait(partition, key)) is None:
+        _carry_out_or_refuse(engine, partition, key, command, by)
+    elif len(entry.commands) >= limits.ASKED_MAX:
+        _refuse(engine, partition, key, by, Refusal.IN_FLIGHT, named)
+    else:
+        engine.keep_command(partition, entry, record.value or b"")
+
+
+def take_waiting(engine: "Engine", partition: Partition, record: "Input") -> None:
+    """A command that was taken in while a run of its group was out; now none is."""
+    command = protocol.decode_command(record.value or b"")
+    _carry_out_or_refuse(engine, partition, record.key or b"", command, _by(command))
+
+
+def _by(command: Command) -> By:
+    return By(
+        command.id, command.kind, cut(command.actor, limits.NAME_CHARS_MAX), cut(command.note, limits.NOTE_CHARS_MAX)
+    )
+
+
+def _carry_out_or_refuse(engine: "Engine", partition: Partition, key: bytes, command: Command, by: By) -> None:
     try:
         _carry_out(engine, partition, key, command, by)
     except _Refused as refused:
-        _refuse(engine, partition, key, by, refused.why, named)
+        _refuse(engine, partition, key, by, refused.why, _named(command))
+
+
+def _named(command: Command) -> str | None:
+    return command.task_id and cut(command.task_id, limits.NAME_CHARS_MAX)
 
 
 class _Sender(Struct):

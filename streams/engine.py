@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeGuard, TypeVar
 
 import msgspec
 
-from streams import commands, edits, history, limits, protocol, rows, totals
+from streams import commands, edits, history, limits, protocol, rows, runs, totals
 from streams import group as machine
 from streams.breakers import Breaker, Breakers, BreakerSettings, BreakerState, Place
 from streams.catalogue import OTHER, TYPES_MAX, WAIT_S
@@ -30,12 +30,14 @@ from streams.group import (
     Bury,
     By,
     CancelRun,
+    CutAsked,
     Decision,
     Displace,
     Due,
     Edit,
     Emit,
     Free,
+    GoOn,
     Granted,
     Group,
     Ignored,
@@ -65,7 +67,7 @@ from streams.intake import AcceptedTask, Refused, read_task
 from streams.limits import IDEMPOTENCY_WINDOW_S
 from streams.memory import Dead
 from streams.murmur2 import home_partition
-from streams.partition import Entry, Partition, Slot, read_row, sequence_of, take_head
+from streams.partition import BrokenInvariant, Entry, Partition, Slot, read_row, sequence_of, take_head
 from streams.placement import CLAIM_PREFIX, LOCAL, Here, Start
 from streams.protocol import (
     PROTOCOL,
@@ -145,6 +147,7 @@ class Engine:
         self, *, instance: str, boot_id: str, owner: str, partitions: int, lease_s: float, task_bytes_max: int,
         policy: Policy, here: Here | None = None, breakers: BreakerSettings = BreakerSettings(), flow: Flow = Flow(),
         group_policies: Iterable[tuple[str, FailurePolicy]] = (), idempotency_window_s: float = IDEMPOTENCY_WINDOW_S,
+        run_ms: int = 0,
     ) -> None:  # fmt: skip
         self.instance, self.boot_id, self.owner = instance, boot_id, owner
         self.partition_count = partitions
@@ -167,6 +170,10 @@ class Engine:
         self.durations: dict[str, Distribution] = {}
         self.ran = Ran()
         self.run_ms: dict[str, float] = {}  # per type: how long handlers ran lately
+        # A breaker counts each execution before it lets the next one out.
+        self.run_ms_max = 0 if breakers.rate else run_ms  # expected work in one dispatch; 0: one task at a time
+        self._behind: tuple[AcceptedTask, ...] = ()  # of the run that is being dispatched
+        self._waiting_commands: dict[Out, None] = {}  # groups with commands that wait for the end of a run
         self.unclaimed: Counter[int] = Counter()
         self.running: Counter[str] = Counter()
         self.out: Counter[str] = Counter()  # per type
@@ -213,6 +220,9 @@ class Engine:
             head, out = entry.group.head, Out(partition.number, entry.key)
             if entry.group.held is not None:
                 self._adopt_held(out, entry.group)
+            if entry.commands:
+                self._waiting_commands[out] = None
+                self.cut_run(partition, entry)
             if head is None:
                 if entry.parked and entry.group.sweep is None:
                     self._promote(partition, entry)
@@ -263,6 +273,7 @@ class Engine:
         self.ready.drop_partition(number)
         self.watch.forget_partition(number)
         self._sweeping = {out: None for out in self._sweeping if out.partition != number}
+        self._waiting_commands = {out: None for out in self._waiting_commands if out.partition != number}
         self._pauses = [pause for pause in self._pauses if pause[1] != number]
         heapq.heapify(self._pauses)
         self._asking.drop_partition(number)
@@ -298,6 +309,8 @@ class Engine:
             self._now = now
         self._fire_timers()
         self._expire()
+        if self._waiting_commands:
+            self._take_waiting_commands()
         if self._sweeping:
             self._sweep()
         if self._asking:
@@ -544,6 +557,7 @@ class Engine:
             self.ready.discard(partition.number, entry.key)
             entry.group = msgspec.structs.replace(entry.group, blocked=Reason.INTERNAL_ERROR)
             self._dirty[partition.number, entry.key] = entry
+            self.cut_run(partition, entry)
 
     def _dead_letter_input(self, partition: Partition, record: Input, reason: Reason, detail: str) -> None:
         if record.topic == "tasks":
@@ -617,7 +631,16 @@ class Engine:
             for expired in self.watch.read_up_to(number, partition.read_up_to["completions"]):
                 event = LeaseExpired(expired.token) if expired.running else LostBeforeStart(expired.token)
                 self.counts["worker_lost" if expired.running else "lost_before_start", ""] += 1
+                self._go_alone(partition, expired.out.key)
                 self._feed_if_there(number, expired.out.key, event)
+
+    def _go_alone(self, partition: Partition, key: bytes) -> None:
+        """A run was lost with its worker.  A task of it may have ended that worker, and not have been told of: each of
+        them goes alone from now on, so that its start is in the log before it begins, and its attempt counts.
+        """
+        entry = partition.entries.get(key)
+        if entry is not None and entry.group.run:
+            entry.alone_to = entry.group.run[-1].sequence
 
     def _feed_if_there(self, number: int, key: bytes, event: machine.Event) -> None:
         partition = self.partitions.get(number)
@@ -671,29 +694,39 @@ class Engine:
         owned = {p for m in self.members if m.role == "worker" for p in m.partitions}
         mine = max((m.at_ms for m in self.members if m.boot_id == self.boot_id), default=0)
         for out, token in self._asking.unsent(self._now.wall_ms):
-            entry = self._dispatched(out, token)
+            entry = self._awaited(out, token)
             if entry is None:
                 self._asking.forget(out)
             else:
                 self._control(entry, self.partitions[out.partition], "take_back")
         for out, token in self._asking.announced(mine, self._now.mono_ms):
-            entry = self._dispatched(out, token)
+            entry = self._awaited(out, token)
             if entry is None:
                 self._asking.forget(out)
-            elif entry.group.head is not None and entry.group.head.dispatch_partition not in owned:
-                self.watch.look(out, token, entry.group.head.dispatch_partition)
+            elif (head := self._dispatched(entry, token)) is not None and head.dispatch_partition not in owned:
+                self.watch.look(out, token, head.dispatch_partition)
         for out, token in self.watch.found_unclaimed():
-            if out.partition in self.partitions and (entry := self._dispatched(out, token)) is not None:
+            if out.partition not in self.partitions:
+                continue
+            entry = self._awaited(out, token)
+            if entry is not None and self._dispatched(entry, token) is not None:
                 self._asking.forget(out)
                 self._feed(self.partitions[out.partition], entry, Withdrawn(token))
 
-    def _dispatched(self, out: Out, token: int) -> Entry | None:
-        """The group, if that dispatch is still out and a command waits for it."""
+    def _awaited(self, out: Out, token: int) -> Entry | None:
+        """The group, if somebody waits for the fate of that dispatch, or for the end of a run that is out."""
         entry = self.partitions[out.partition].entries.get(out.key)
-        if entry is None or entry.group.held is None or not entry.group.held.asked or entry.group.head is None:
+        if entry is None:
             return None
+        if entry.group.run:
+            return entry
+        asked = entry.group.held is not None and entry.group.held.asked
+        return entry if asked and self._dispatched(entry, token) is not None else None
+
+    def _dispatched(self, entry: Entry, token: int) -> machine.Head | None:
+        """The head, if it is on its way under that token."""
         head = entry.group.head
-        return entry if head.phase is Phase.DISPATCHED and head.token == token else None
+        return head if head is not None and head.phase is Phase.DISPATCHED and head.token == token else None
 
     def _control(self, entry: Entry, partition: Partition, kind: str) -> None:
         head = entry.group.head
@@ -739,10 +772,11 @@ class Engine:
         for ready, dispatch_partition in self.ready.drain(self.capacity):
             partition = self.partitions[ready.partition]
             entry = partition.entries[ready.key]
-            token = partition.next_number()
+            behind, self._behind = runs.behind(entry, self.run_ms, self.run_ms_max, self._now)
+            token = partition.next_numbers(1 + len(behind))
             if entry.task is not None:
                 self.breakers.sent(entry.task.type, Place(partition.number, token))
-            self._feed(partition, entry, Granted(token, dispatch_partition))
+            self._feed(partition, entry, Granted(token, dispatch_partition, behind))
         self._take_back()
 
     def _half_open(self) -> None:
@@ -868,8 +902,12 @@ class Engine:
     def _send(self, partition: Partition, entry: Entry, effect: Send) -> None:
         if effect.dispatch_partition == LOCAL:  # `_start_here` begins it
             return
-        dispatched, state = _dispatched(entry), _state(partition, entry)
-        dispatch = Dispatch(PROTOCOL, entry.name, partition.number, self.instance, (dispatched,), state)
+        state, behind = _state(partition, entry), zip(entry.group.run, self._behind, strict=True)
+        tasks = (
+            _dispatched(entry),
+            *(_wire(task, b.sequence, effect.token + i, 1) for i, (b, task) in enumerate(behind, 1)),
+        )
+        dispatch = Dispatch(PROTOCOL, entry.name, partition.number, self.instance, tasks, state)
         self._put("dispatches", effect.dispatch_partition, entry.key, protocol.encode(dispatch))
         self._hold(entry, dispatch_partition=effect.dispatch_partition)
         out = Out(partition.number, entry.key)
@@ -957,6 +995,8 @@ class Engine:
                 self._bury(partition, entry, effect)
             case Leave(sequence):
                 self._leave(partition, entry, sequence)
+            case GoOn():
+                self._go_on(partition, entry, effect)
             case _:
                 self._carry_out_rare(partition, entry, effect, accepted)
 
@@ -1061,6 +1101,19 @@ class Engine:
         partition.tasks -= 1
         if entry.parked and entry.group.sweep is None:
             self._promote(partition, entry)
+
+    def _go_on(self, partition: Partition, entry: Entry, effect: GoOn) -> None:
+        """The next task of the run is the head."""
+        self._put("changelog", partition.number, rows.task_key(effect.sequence, entry.key), None)
+        partition.tasks -= 1
+        head = entry.group.head
+        assert head is not None
+        sequence, value = entry.unpark()
+        if sequence != head.sequence:
+            raise BrokenInvariant(f"task {head.sequence} of {entry.name!r} is not the first that is parked")
+        take_head(entry, value)
+        self._hold(entry, dispatch_partition=effect.dispatch_partition)
+        self.watch.claimed(Out(partition.number, entry.key), effect.token, effect.dispatch_partition, self._now.mono_ms)
 
     def _promote(self, partition: Partition, entry: Entry) -> None:
         sequence, value = entry.unpark()
@@ -1199,6 +1252,48 @@ class Engine:
     def put_row(self, partition: Partition, key: bytes, value: bytes) -> None:
         self._put("changelog", partition.number, key, value)
 
+    def must_wait(self, partition: Partition, key: bytes) -> Entry | None:
+        """The group, if commands to it must wait for the end of a run."""
+        entry = partition.entries.get(key)
+        return entry if entry is not None and (entry.group.run or entry.commands) else None
+
+    def keep_command(self, partition: Partition, entry: Entry, value: bytes) -> None:
+        """Until the group's run is over; it is cut for that."""
+        number = partition.next_number()
+        row = rows.encode(rows.WaitingRow(rows.ROW_FORMAT, value))
+        self._put("changelog", partition.number, rows.waiting_key(number, entry.key), row)
+        entry.commands = (*entry.commands, (number, value))
+        self._waiting_commands[Out(partition.number, entry.key)] = None
+        self.cut_run(partition, entry)
+
+    def cut_run(self, partition: Partition, entry: Entry) -> None:
+        """Ask for what is out of the group and has not begun, but for a head that is out alone."""
+        if entry.group.run:
+            self._feed(partition, entry, CutAsked())
+
+    def _take_waiting_commands(self) -> None:
+        for out in list(self._waiting_commands):
+            partition = self.partitions[out.partition]
+            entry = partition.entries[out.key]
+            while entry.commands and not entry.group.run:
+                (number, value), *rest = entry.commands
+                entry.commands = tuple(rest)
+                self._put("changelog", partition.number, rows.waiting_key(number, entry.key), None)
+                self._take_waiting(partition, Input("commands", partition.number, -number, entry.key, value, []))
+            if not entry.commands:
+                del self._waiting_commands[out]
+                self.touch(partition, entry)
+
+    def _take_waiting(self, partition: Partition, record: Input) -> None:
+        """Raises `RecordFailed`."""
+        if (record.topic, record.partition, record.offset) in self.quarantined:
+            self._quarantine(partition, record)
+            return
+        try:
+            commands.take_waiting(self, partition, record)
+        except Exception as error:
+            raise RecordFailed(record) from error
+
     def set_aside(self, partition: Partition, record: Input, reason: Reason, detail: str) -> None:
         self._dead_letter_input(partition, record, reason, detail)
 
@@ -1331,7 +1426,7 @@ class Engine:
         for (number, key), entry in self._dirty.items():
             group = entry.group
             if needs_row(group):
-                value = rows.encode(rows.HeadRow(rows.ROW_FORMAT, group.head, group.blocked, group.held))
+                value = rows.encode(rows.HeadRow(rows.head_format(group.head), group.head, group.blocked, group.held))
                 self._put("changelog", number, rows.head_key(key), value)
                 entry.has_row = True
             elif entry.has_row:
@@ -1366,9 +1461,13 @@ K = TypeVar("K", int, str)
 def _dispatched(entry: Entry) -> DispatchedTask:
     head, task = entry.group.head, entry.task
     assert head is not None and task is not None
+    return _wire(task, head.sequence, head.token, head.attempt)
+
+
+def _wire(task: AcceptedTask, sequence: int, token: int, attempt: int) -> DispatchedTask:
     return DispatchedTask(
-        head.sequence, task.task_id, task.type, head.token, head.attempt, task.payload, task.timeout_s,
-        task.labels, task.extra, task.trace,
+        sequence, task.task_id, task.type, token, attempt, task.payload, task.timeout_s, task.labels, task.extra,
+        task.trace,
     )  # fmt: skip
 
 

@@ -14,6 +14,9 @@ Invariants, in every reachable state:
   says that it has succeeded.  Until then no other task of the group starts.
 - While `Held.sweep` counts, nothing is promoted: what it counts are the oldest parked tasks, and they only leave.
 - A blocked group keeps its head; only an operator moves it.
+- A run (`Head.run`) is out with a head that is out, and with no other: whatever ends that head's execution, but its
+  success, ends the run, and what was behind it in the run is parked as ever.  Commands find no run: the engine keeps
+  them until it is over (`CutAsked`), so what an operator asks for is never about a task that may be beginning.
 """
 
 from collections.abc import Callable
@@ -68,6 +71,14 @@ class Stop(Struct, frozen=True, array_like=True):
     by: By
 
 
+class Behind(Struct, frozen=True, array_like=True):
+    """A parked task that is out with the head before it, under a token of its own."""
+
+    sequence: int
+    max_attempts: int | None = None  # as the task itself asks
+    on_failure: FailurePolicy | None = None
+
+
 class Head(Struct, frozen=True, omit_defaults=True, array_like=True):
     """The task at the front of its group.  `attempt`: the execution that runs now or will run next, from 1."""
 
@@ -89,6 +100,7 @@ class Head(Struct, frozen=True, omit_defaults=True, array_like=True):
     overdue: bool = False  # RUNNING: its worker says that it goes on after its time, or after it was cancelled
     stop: Stop | None = None
     first_error: ErrorInfo | None = None
+    run: tuple[Behind, ...] = ()  # the first parked ones, out in the same dispatch under the tokens that follow `token`
 
 
 class Pause(Struct, frozen=True, array_like=True):
@@ -149,6 +161,10 @@ class Group(Struct, frozen=True):
     def phase(self) -> Phase:
         return Phase.IDLE if self.head is None else self.head.phase
 
+    @property
+    def run(self) -> tuple[Behind, ...]:
+        return () if self.head is None else self.head.run
+
 
 IDLE: Final = Group()
 # What last held up a head that has not begun.
@@ -187,10 +203,11 @@ class Due(Struct, frozen=True, gc=False):
 
 
 class Granted(Struct, frozen=True, gc=False):
-    """A worker has a free slot for the head: dispatch it there, under a new token."""
+    """A worker has a free slot for the head: dispatch it there, under a new token, and these parked ones with it."""
 
     token: int
     dispatch_partition: int
+    run: tuple[Behind, ...] = ()
 
 
 class Reported(Struct, frozen=True):
@@ -219,6 +236,10 @@ class Withdrawn(Struct, frozen=True, gc=False):
     """
 
     token: int
+
+
+class CutAsked(Struct, frozen=True, gc=False):
+    """A command waits for the end of the run: what of it has not begun is to come back."""
 
 
 class PauseAsked(Struct, frozen=True):
@@ -284,7 +305,7 @@ class Redriven(Struct, frozen=True):
 
 
 Event = (
-    Accepted | Promoted | Due | Granted | Reported | LeaseExpired | LostBeforeStart | Withdrawn
+    Accepted | Promoted | Due | Granted | Reported | LeaseExpired | LostBeforeStart | Withdrawn | CutAsked
     | PauseAsked | ResumeAsked | StopAsked | RetryAsked | UnblockAsked | ReleaseAsked | EditAsked | SweepAsked
     | Swept | ParkedLeft | Redriven
 )  # fmt: skip
@@ -320,7 +341,7 @@ class Wait(Struct, frozen=True, gc=False):
 
 
 class Send(Struct, frozen=True, gc=False):
-    """Write the dispatch of the head and watch for its start."""
+    """Write the dispatch of the head, and of its run, and watch for its start."""
 
     token: int
     dispatch_partition: int
@@ -354,6 +375,16 @@ class Leave(Struct, frozen=True, gc=False):
     """The head is terminal: drop its rows and promote the next one, if any."""
 
     sequence: int
+
+
+class GoOn(Struct, frozen=True, gc=False):
+    """The head has succeeded, and the next task of its run takes its place, under its own token and the same claim:
+    drop the old one's rows, and watch for the start of the new one.
+    """
+
+    sequence: int
+    token: int
+    dispatch_partition: int
 
 
 class Progress(Struct, frozen=True):
@@ -430,8 +461,8 @@ class PromoteNext(Struct, frozen=True, gc=False):
 
 
 Effect = (
-    Emit | MakeReady | Wait | Send | Lease | Free | SetState | Bury | Leave | Progress | Unready | TakeBack | CancelRun
-    | Answer | Announce | Edit | StartSweep | PauseUntil | Displace | Insert | PromoteNext
+    Emit | MakeReady | Wait | Send | Lease | Free | SetState | Bury | Leave | GoOn | Progress | Unready | TakeBack
+    | CancelRun | Answer | Announce | Edit | StartSweep | PauseUntil | Displace | Insert | PromoteNext
 )  # fmt: skip
 
 
@@ -510,6 +541,7 @@ def _grant(group: Group, event: Granted, now: Now, policy: Policy) -> Decision:
         dispatch_partition=event.dispatch_partition,
         claim_id="",
         worker="",
+        run=event.run,
     )
     return replace(group, head=head), (
         Emit(TaskState.DISPATCHED, head.sequence, head.attempt, event.token),
@@ -521,6 +553,8 @@ def _reported_dispatched(group: Group, event: Reported, now: Now, policy: Policy
     head, report = _head(group), event.report
     if report.token != head.token:
         return Ignored.STALE_TOKEN
+    if head.claim_id and event.claim_id != head.claim_id:  # of a run, whose first task was claimed
+        return Ignored.OTHER_CLAIM
     if report.kind is ReportKind.STARTED:
         running = replace(
             head, phase=Phase.RUNNING, claim_id=event.claim_id, worker=event.worker, policy=report.policy, why=None
@@ -538,7 +572,7 @@ def _reported_dispatched(group: Group, event: Reported, now: Now, policy: Policy
 def _reported_running(group: Group, event: Reported, now: Now, policy: Policy) -> Decision:
     head, report = _head(group), event.report
     if report.token != head.token:
-        return Ignored.STALE_TOKEN
+        return _reported_behind(group, head, event)
     if event.claim_id != head.claim_id:
         return Ignored.OTHER_CLAIM
     match report.kind:
@@ -568,10 +602,33 @@ def _reported_running(group: Group, event: Reported, now: Now, policy: Policy) -
             return _give_back(group, head, Reason.ABANDONED, event.worker, report)
 
 
+def _reported_behind(group: Group, head: Head, event: Reported) -> Decision:
+    """A task of the run has come back unrun, and all behind it with it."""
+    place, is_ours = event.report.token - head.token - 1, event.claim_id == head.claim_id
+    if event.report.kind is not ReportKind.RETURNED or not is_ours or not 0 <= place < len(head.run):
+        return Ignored.STALE_TOKEN
+    return replace(group, head=replace(head, run=head.run[:place])), ()
+
+
 def _succeed(group: Group, head: Head, report: Report, worker: str) -> Decision:
     emit = Emit(TaskState.SUCCEEDED, head.sequence, head.attempt, head.token, report=report, worker=worker)
     state = (SetState(report),) if report.state_set else ()
+    if head.run:
+        return _go_on(group, head, emit, *state)
     return replace(group, head=None), (Free(), emit, *state, Leave(head.sequence))
+
+
+def _go_on(group: Group, head: Head, *before: Effect) -> Decision:
+    """Its worker has the next task of the run in hand, and says in the same breath whether it begins it."""
+    following, *run = head.run
+    new = Head(
+        following.sequence, Phase.DISPATCHED, max_attempts=following.max_attempts, token=head.token + 1,
+        dispatch_partition=head.dispatch_partition, claim_id=head.claim_id, worker=head.worker,
+        on_failure=following.on_failure, run=tuple(run),
+    )  # fmt: skip
+    go_on = GoOn(head.sequence, new.token, new.dispatch_partition)
+    emit = Emit(TaskState.DISPATCHED, new.sequence, new.attempt, new.token)
+    return Group(new, group.parked - 1, group.blocked, group.held), (*before, go_on, emit)
 
 
 def _fail(group: Group, head: Head, report: Report, worker: str, now: Now, policy: Policy) -> Decision:
@@ -601,6 +658,7 @@ def _again(
         last_error=report.error or head.last_error,
         first_error=head.first_error or report.error,
         overdue=False,
+        run=(),
     )
     emit = Emit(
         TaskState.RETRYING, head.sequence, attempt, head.token, why, due_wall_ms, report, worker, error=report.error
@@ -614,7 +672,7 @@ def _give_back(group: Group, head: Head, why: Reason, worker: str, report: Repor
         return _stopped(group, head, head.stop, report, worker)
     emit = Emit(TaskState.PARKED, head.sequence, head.attempt, head.token, why, report=report, worker=worker)
     group, answers = _answered(group)
-    return _ready(group, replace(head, phase=Phase.READY, why=why, overdue=False), Free(), emit, *answers)
+    return _ready(group, replace(head, phase=Phase.READY, why=why, overdue=False, run=()), Free(), emit, *answers)
 
 
 def _is_spent(head: Head, policy: Policy) -> bool:
@@ -642,7 +700,7 @@ def _spent(
         case FailurePolicy.BLOCK:
             waiting = replace(
                 head, phase=Phase.READY, attempt=head.attempt + 1, why=reason, last_error=error or head.last_error,
-                first_error=head.first_error or error, overdue=False, due_wall_ms=0, delay_ms=None,
+                first_error=head.first_error or error, overdue=False, due_wall_ms=0, delay_ms=None, run=(),
             )  # fmt: skip
             emit = Emit(
                 TaskState.RETRYING, head.sequence, waiting.attempt, head.token, reason,
@@ -676,7 +734,7 @@ def _cut_off(group: Group, head: Head, why: Reason, now: Now, policy: Policy) ->
         return _stopped(group, head, head.stop, None, head.worker)
     if _is_spent(head, policy):
         return _sure(_spent(group, head, why, head.last_error, None, head.worker, policy))
-    again = replace(head, phase=Phase.READY, attempt=head.attempt + 1, why=why, overdue=False)
+    again = replace(head, phase=Phase.READY, attempt=head.attempt + 1, why=why, overdue=False, run=())
     emit = Emit(
         TaskState.RETRYING, head.sequence, again.attempt, head.token, why, now.wall_ms, worker=head.worker
     )  # fmt: skip
@@ -691,6 +749,12 @@ def _lost_before_start(group: Group, event: LostBeforeStart, now: Now, policy: P
 
 
 # -- what operators ask for
+
+
+def _cut_asked(group: Group, event: CutAsked, now: Now, policy: Policy) -> Decision:
+    """Its worker gives back what has not begun: all of it, or what stands behind the task that runs."""
+    head = _head(group)
+    return (group, (TakeBack(head.token),)) if head.run else Ignored.NOT_WAITING
 
 
 def _pause_asked(group: Group, event: PauseAsked, now: Now, policy: Policy) -> Decision:
@@ -774,7 +838,7 @@ def _withdrawn(group: Group, event: Withdrawn, now: Now, policy: Policy) -> Deci
         return Ignored.STALE_TOKEN
     if head.stop is not None:
         return _stopped(group, head, head.stop, None, "")
-    return _answered(group)
+    return _answered(replace(group, head=replace(head, run=())) if head.run else group)
 
 
 def _answered(group: Group) -> tuple[Group, tuple[Effect, ...]]:
@@ -989,6 +1053,8 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
     (Phase.RUNNING, Reported): _reported_running,
     (Phase.RUNNING, LeaseExpired): _lease_expired,
     (Phase.RUNNING, LostBeforeStart): _stale,
+    (Phase.DISPATCHED, CutAsked): _cut_asked,
+    (Phase.RUNNING, CutAsked): _cut_asked,
     (Phase.DISPATCHED, Withdrawn): _withdrawn,
     **{(phase, Withdrawn): _stale for phase in Phase if phase is not Phase.DISPATCHED},
     **{(phase, PauseAsked): _pause_asked for phase in Phase},

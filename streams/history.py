@@ -179,8 +179,10 @@ def _shown(key: bytes) -> str:
 
 
 def report_refused(completion: Completion, report: Report, why: Ignored, now: Now) -> Event | None:
-    """A worker that lost its claim still speaks.  Renewals and progress are too many to be worth a record."""
-    if report.kind in (ReportKind.RENEWED, ReportKind.PROGRESS):
+    """A worker that lost its claim still speaks.  Renewals and progress are too many to be worth a record; what comes
+    back unrun changes nothing, and each task of a run does when the run ends early.
+    """
+    if report.kind in (ReportKind.RENEWED, ReportKind.PROGRESS, ReportKind.RETURNED):
         return None
     return Event(
         PROTOCOL,

@@ -49,6 +49,13 @@ LEASE_MARGIN_S: Final = 0.25
 # A dispatch that nobody has claimed for this long is taken back when another worker has a free slot.
 UNCLAIMED_S: Final = 1.0
 
+# A run: expected work, what a task costs its worker beside its handler, and what one dispatch may hold.
+RUN_MS: Final = 50
+RUN_MS_MAX: Final = 10_000
+RUN_TASK_MS: Final = 0.2
+RUN_TASKS_MAX: Final = 250
+RUN_BYTES_MAX: Final = 512 * KIB
+
 ANNOUNCE_INTERVAL_S: Final = 1.0
 ANNOUNCE_DEBOUNCE_S: Final = 0.2
 MEMBER_SILENT_S: Final = 3.0
@@ -86,6 +93,8 @@ assert HEADERS_MAX * HEADER_BYTES < ENVELOPE_BYTES_MAX
 # A dead letter that somebody has edited: as it was published, as it ran, and two errors of up to 4 bytes a character.
 assert TASK_BYTES_MAX * 2 + (TRACEBACK_CHARS_MAX + ERROR_TEXT_CHARS_MAX) * 8 + 32 * KIB < RECORD_BYTES_MAX
 assert SHOWN_BYTES_MAX * 7 < ENVELOPE_BYTES_MAX
+# A run's payloads, perhaps in base64, the names of its tasks, escaped, and the group state.
+assert RUN_BYTES_MAX * 4 // 3 + RUN_TASKS_MAX * NAME_CHARS_MAX * 12 + STATE_BYTES_MAX < RECORD_BYTES_MAX
 assert RENEWAL_S + KEEPER_TICK_S + ACKNOWLEDGED_S + LEASE_MARGIN_S <= GRACE_S
 assert MEMBER_SILENT_S > 2 * ANNOUNCE_INTERVAL_S
 assert HEARTBEAT_INTERVAL_MS * 3 <= SESSION_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS

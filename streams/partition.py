@@ -37,8 +37,8 @@ class Entry:
     """
 
     __slots__ = (
-        "accepted_ms", "group", "has_row", "holds", "key", "name", "overdue", "parked", "row", "since_ms", "standing",
-        "task", "tick", "timer",
+        "accepted_ms", "alone_to", "commands", "group", "has_row", "holds", "key", "name", "overdue", "parked", "row",
+        "since_ms", "standing", "task", "tick", "timer",
     )  # fmt: skip
 
     def __init__(self, key: bytes) -> None:
@@ -56,9 +56,11 @@ class Entry:
         self.overdue = ""  # what its worker says of a head that goes on after its time
         self.standing: Standing | None = None  # as it is counted in the partition's tally
         self.tick: int | None = None
+        self.alone_to = 0  # tasks up to this sequence go out one by one
+        self.commands: tuple[tuple[int, bytes], ...] = ()  # numbers and records: they wait for the end of the run
 
     def is_idle(self) -> bool:
-        return self.group == IDLE
+        return self.group == IDLE and not self.commands
 
     def park(self, sequence: int, row: bytes, place: int | None = None) -> None:
         """Behind all others, or at a place among them."""
@@ -120,11 +122,15 @@ class Partition:
 
     def next_number(self) -> int:
         """The next token or sequence.  Raises `BrokenInvariant` when 2**53 are used up."""
-        self.counter += 1
+        return self.next_numbers(1)
+
+    def next_numbers(self, count: int) -> int:
+        """The first of so many that follow one another."""
+        self.counter += count
         self.changed = True
         if self.counter > limits.COUNTER_MAX:
             raise BrokenInvariant(f"the counter of partition {self.number} is used up")
-        return self.counter
+        return self.counter - count + 1
 
     def begin_epoch(self) -> None:
         """A new owner's numbers are above all that the owner before can have given out."""
@@ -170,6 +176,11 @@ def load(number: int, table: MutableMapping[bytes, bytes]) -> Partition:
                 _load_head(_entry(partition, key[1:]), value)
             case b"S":
                 partition.states[key[1:]] = value
+            case b"W":
+                number, group = rows.read_task_key(key)
+                entry = _entry(partition, group)
+                command = number, rows.decode_waiting(value).command
+                entry.commands = tuple(sorted((*entry.commands, command)))
     load_memory(partition.memory, table)
     for entry in partition.entries.values():
         entry.group = Group(entry.group.head, len(entry.parked), entry.group.blocked, entry.group.held)

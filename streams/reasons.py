@@ -127,7 +127,8 @@ def of_parked(entry: "Entry", place: int) -> Why:
     """Why a parked task waits; `place` from 0 among the parked ones."""
     first = entry.task.task_id if entry.task is not None else "(those that are being taken out)"
     between = f" and {place} parked before it" if place else ""
-    return Why(Blocker.BEHIND, f"behind task {first}{between}")
+    along = ", in the same dispatch" if place < len(entry.group.run) else ""
+    return Why(Blocker.BEHIND, f"behind task {first}{between}{along}")
 
 
 def of_held(engine: "Engine", partition: "Partition") -> Why:

@@ -11,6 +11,7 @@ Key = kind byte + fields + group; value = MessagePack array, first field the row
 | D | 8-byte sequence, group | an open dead letter: its task, and why it is one |
 | I | 8-byte sequence, group | an idempotency key and the task that came with it first |
 | C | command id | a command that was taken in |
+| W | 8-byte number, group | a command that waits for the end of its group's run |
 
 An S row is the group's own JSON; a new form of it would be a new kind, and a kind that is not known is refused.
 
@@ -29,8 +30,11 @@ from streams.protocol import ErrorInfo, Reason, VersionError
 from streams.totals import Totals
 
 ROW_FORMAT: Final = 1
+# Of a head with a run: who does not know runs would send its tasks out a second time, so it must refuse such a row.
+RUN_FORMAT: Final = 2
+NEWEST_FORMAT: Final = RUN_FORMAT
 PARTITION_KEY: Final = b"P"
-KINDS: Final = frozenset({b"P", b"T", b"H", b"D", b"I", b"C"})  # those whose value begins with a version
+KINDS: Final = frozenset({b"P", b"T", b"H", b"D", b"I", b"C", b"W"})  # those whose value begins with a version
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -114,6 +118,17 @@ class CommandRow(Struct, array_like=True, gc=False):
     number: int  # rises with each command of the partition
 
 
+class WaitingRow(Struct, array_like=True, gc=False):
+    """`command`: the value of its record."""
+
+    v: int
+    command: bytes
+
+
+def head_format(head: Head | None) -> int:
+    return RUN_FORMAT if head is not None and head.run else ROW_FORMAT
+
+
 def dead_key(sequence: int, group: bytes) -> bytes:
     return b"D" + sequence.to_bytes(8, "big") + group
 
@@ -124,6 +139,10 @@ def seen_key(sequence: int, group: bytes) -> bytes:
 
 def command_key(command_id: str) -> bytes:
     return b"C" + command_id.encode()
+
+
+def waiting_key(number: int, group: bytes) -> bytes:
+    return b"W" + number.to_bytes(8, "big") + group
 
 
 class TaskKey(NamedTuple):
@@ -155,7 +174,7 @@ class _Version(Struct, array_like=True):
 
 
 _version = msgspec.msgpack.Decoder(_Version).decode
-Row = TypeVar("Row", PartitionRow, TaskRow, HeadRow, DeadRow, SeenRow, CommandRow)
+Row = TypeVar("Row", PartitionRow, TaskRow, HeadRow, DeadRow, SeenRow, CommandRow, WaitingRow)
 
 
 def _decoder(model: type[Row]) -> Callable[[bytes], Row]:
@@ -180,13 +199,14 @@ decode_head = _decoder(HeadRow)
 decode_dead = _decoder(DeadRow)
 decode_seen = _decoder(SeenRow)
 decode_command = _decoder(CommandRow)
+decode_waiting = _decoder(WaitingRow)
 
 
 def _refuse_newer(version: int) -> None:
-    if version > ROW_FORMAT:
+    if version > NEWEST_FORMAT:
         raise VersionError(
-            f"a changelog row of format {version}, and this process reads {ROW_FORMAT}: upgrade it to the version of "
-            "PSTP that wrote the row"
+            f"a changelog row of format {version}, and this process reads {NEWEST_FORMAT}: upgrade it to the version "
+            "of PSTP that wrote the row"
         )
 
 
@@ -201,5 +221,5 @@ def refuse_newer(key: bytes, value: bytes) -> None:
             "that wrote them"
         )
     # A short array of MessagePack, and in it a small number: all that this version writes.
-    if not (value[:1] and value[0] & 0xF0 == 0x90 and value[1:2] and value[1] <= ROW_FORMAT):
+    if not (value[:1] and value[0] & 0xF0 == 0x90 and value[1:2] and value[1] <= NEWEST_FORMAT):
         _refuse_newer(_version(value).v)

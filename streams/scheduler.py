@@ -78,7 +78,7 @@ class Scheduler:
             breakers=BreakerSettings(settings.breaker_rate, settings.breaker_window, settings.breaker_open_s),
             flow=Flow(settings.group_parked_max, settings.partition_tasks_max, settings.when_full),
             group_policies=settings.group_policies.items(), idempotency_window_s=settings.idempotency_window_s,
-            here=None if local is None else local.placement(self.boot_id),
+            here=None if local is None else local.placement(self.boot_id), run_ms=settings.run_ms,
         )  # fmt: skip
         self._local = local
         self._local_news = asyncio.Event()  # something ended, or said something

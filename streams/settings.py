@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     when_full: Literal["dead_letter", "pause"] = Field("dead_letter", description="beyond these: the newest, or intake")
     idempotency_window_s: float = Field(limits.IDEMPOTENCY_WINDOW_S, gt=0, le=limits.DELAY_S_MAX)
     secrets: tuple[str, ...] = Field((), description="texts masked in errors, a JSON list; passwords set here are too")
+    run_ms: int = Field(
+        limits.RUN_MS, ge=0, le=limits.RUN_MS_MAX,
+        description="work that a group with a backlog sends out at once while its handlers are quick; 0: task by task",
+    )  # fmt: skip
     slots: int = Field(64, ge=1, le=10_000, description="tasks that one worker runs at once")
     local_slots: int = Field(1000, ge=1, le=100_000, description="tasks that `pstp run` runs at once")
     drain_s: float = Field(10.0, ge=0, description="time that running tasks have to end after SIGTERM")

@@ -79,6 +79,11 @@ class Watch:
         self._fresh.pop(out, None)
         self._fresh[out] = token, now_ms + int(limits.UNCLAIMED_S * 1000)
 
+    def claimed(self, out: Out, token: int, dispatch_partition: int, now_ms: int) -> None:
+        """The claimant has ended the task before it in its run, and is to start this one or to give it back."""
+        self._fresh.pop(out, None)
+        self._put(out, _Item(token, Stage.CLAIMED, dispatch_partition, now_ms))
+
     def running(self, out: Out, token: int, now_ms: int) -> None:
         """It started, or renewed its lease."""
         self._fresh.pop(out, None)

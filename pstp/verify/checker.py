@@ -112,6 +112,8 @@ class PartitionChecker:
             )  # fmt: skip
         else:
             if state is task.state and event.reason in table.STILL_WAITS:
+                if event.reason == Reason.DISPLACED and not task.executions:
+                    task.token = None  # it was out, came back unrun, and makes room like one that never was
                 return
             if state not in NEXT[task.state] or state is task.state:
                 self._breach(task, state, offset)

@@ -146,7 +146,7 @@ class Journals:
         by_clock: dict[tuple[str, str], list[Run]] = {}
         for (group, _), run in self._runs.items():
             by_clock.setdefault((group, run.clock_id), []).append(run)
-            if with_events and not run.known:
+            if with_events and not run.known and not self._goes_on(group, run):
                 self._add(
                     Guarantee.G1, "unseen_run",
                     f"a handler ran task {run.task_id!r} under token {run.token}, which the history does not know",
@@ -155,6 +155,17 @@ class Journals:
         for (group, _), runs in by_clock.items():
             self._judge_group(group, sorted(runs, key=lambda run: run.start_ns))
         self._runs.clear()
+
+    def _goes_on(self, group: str, run: Run) -> bool:
+        """Whether it belongs to a dispatch of several tasks whose worker was lost: each begins as soon as the one before
+        it has ended, and what was not yet told by then runs again.
+        """
+        before = self._runs.get((group, run.token - 1))
+        while before is not None and before.task_id != run.task_id and (before.end_ns or 2**63) <= run.start_ns:
+            if before.known:
+                return before.lost
+            run, before = before, self._runs.get((group, before.token - 1))
+        return False
 
     def _judge_group(self, group: str, runs: Iterable[Run]) -> None:
         latest: Run | None = None  # of those that had a known end, the one that ended last

@@ -139,7 +139,7 @@ def test_what_a_newer_version_announces_stops_nobody(system: System) -> None:
 
 @pytest.mark.parametrize("key", [rows.head_key(b"g"), rows.task_key(1, b"g"), b"Xg"])
 def test_a_newer_row_stops_its_partition(system: System, key: bytes) -> None:
-    row = rows.encode([rows.ROW_FORMAT + 1])
+    row = rows.encode([rows.NEWEST_FORMAT + 1])
     system.publish_raw(key, row, partition=0, topic="changelog")
     system.flush()
     scheduler = system.scheduler()

@@ -402,8 +402,56 @@ def breakers_open(rng: random.Random, seed: int) -> Scenario:
     return _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=4, partitions=2)._replace(settings=settings)
 
 
+def _quick(rng: random.Random, at_ms: int, group: int) -> TaskPlan:
+    """One of a backlog: most succeed, and some do what ends a run in its middle."""
+    kinds = ["ok"] * 10 + ["fail", "snooze", "reject", "retry", "die"]
+    ms = (0, 0, 1, 5, 20, 100, 400)
+    states = (None, None, 0, rng.randrange(1, 1_000_000))
+    first = Behaviour(rng.choice(kinds), rng.choice(ms), rng.choice(states), 0.3, stubborn=rng.random() < 0.1)
+    script = (
+        (first,) if first.kind in ("ok", "reject") else (first, Behaviour("ok", rng.choice(ms), rng.choice(states)))
+    )
+    return TaskPlan(
+        0, at_ms * MS, f"g{group}", "a" if rng.random() < 0.97 else "b", script,
+        max_attempts=rng.choice([None] * 6 + [1, 2]), on_failure=rng.choice([None, None, None, "block", "cascade"]),
+    )  # fmt: skip
+
+
+RUNS = (("run_ms", 10_000),)
+
+
+def runs_in_trouble(rng: random.Random, seed: int) -> Scenario:
+    """Backlogs go out in runs, while processes die, freeze, drain and are cut off in the middle of them."""
+    groups = rng.choice([1, 2, 3])
+    tasks = [_quick(rng, rng.randrange(9) * 1_500 + rng.randrange(300), rng.randrange(groups)) for _ in range(70)]
+    steps = ("", "claim", "claimed", "send started", "started", "running", "ended", "send succeeded", "sent succeeded")
+    kinds = ("kill", "kill", "freeze", "cut", "drain", "lose_answer")
+    faults = _every(rng, kinds, ("w1", "w2"), steps, duration_ms=(300, 9_000), each_ms=2_500, count=6)
+    others = ("kill", "freeze", "drain", "lag")
+    faults += _every(
+        rng, others, ("s1", "s2"), ("", "produce", "commit", "committed"), duration_ms=(300, 9_000), count=3
+    )
+    world = _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=rng.choice([1, 3]), partitions=rng.choice([1, 2]))
+    return world._replace(settings=RUNS)
+
+
+def runs_cut_by_operators(rng: random.Random, seed: int) -> Scenario:
+    """Everything is asked of groups whose runs are out, with and without faults."""
+    groups = rng.choice([1, 2, 3])
+    tasks = [_quick(rng, rng.randrange(12) * 1_200 + rng.randrange(200), rng.randrange(groups)) for _ in range(80)]
+    steps = ("", "claim", "claimed", "send started", "running", "ended", "send succeeded", "produce", "commit")
+    faults = _every(
+        rng, ("kill", "freeze", "cut", "drain"), ("s1", "s2", "w1", "w2"), steps, duration_ms=(300, 9_000), each_ms=3_000,
+        count=rng.choice([0, 0, 3, 6]),
+    )  # fmt: skip
+    world = _scenario(seed, rng, tasks, faults, lease_s=4.0, slots=rng.choice([1, 3]), partitions=rng.choice([1, 2]))
+    settings = (*RUNS, ("on_failure", rng.choice(["skip", "block", "cascade"])))
+    return world._replace(commands=_commands(rng, 60, groups, 17_000), settings=settings)
+
+
 DRILLS: dict[str, Draw] = {drill.__name__: drill for drill in (
     cut_off_with_a_stubborn_handler, frozen_with_a_renewal_on_its_way, frozen_for_just_a_lease, frozen_between_claim_and_start, claims_in_doubt, frozen_and_then_cut_off, a_deaf_scheduler, looks_that_overlap, looks_at_what_was_dispatched_anew, commits_in_doubt, memory_that_was_kept, schedulers_come_and_go, workers_leave, no_time_to_recover,
     operators_at_work, operators_in_trouble, released_though_they_go_on, pauses_of_what_is_on_its_way,
     asked_while_the_only_worker_is_frozen, little_room, breakers_open,
+    runs_in_trouble, runs_cut_by_operators,
 )}  # fmt: skip

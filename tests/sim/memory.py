@@ -107,4 +107,4 @@ def _remembered(memory: Memory) -> tuple[Any, ...]:
 
 
 def _picture(entries: Any) -> dict[bytes, tuple[Any, ...]]:
-    return {e.key: (e.group, e.task, e.row, list(e.parked), e.holds) for e in entries.values()}
+    return {e.key: (e.group, e.task, e.row, list(e.parked), e.holds, e.commands) for e in entries.values()}

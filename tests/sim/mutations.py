@@ -32,11 +32,11 @@ MUTATIONS = (
     # -- tokens and claims
     Mutation("token_of_a_start", "a start under an old token counts", (
         Edit(GROUP, """        return Ignored.STALE_TOKEN
-    if report.kind is ReportKind.STARTED:""", """        pass
-    if report.kind is ReportKind.STARTED:"""),
+    if head.claim_id and event""", """        pass
+    if head.claim_id and event"""),
     )),
     Mutation("token_of_an_outcome", "an outcome under an old token or claim counts", (
-        Edit(GROUP, """        return Ignored.STALE_TOKEN
+        Edit(GROUP, """        return _reported_behind(group, head, event)
     if event.claim_id != head.claim_id:
         return Ignored.OTHER_CLAIM""", """        pass"""),
     )),
@@ -112,7 +112,7 @@ MUTATIONS = (
 """),
     )),
     Mutation("lost_attempt_not_counted", "an attempt that a worker took with it is not counted", (
-        Edit(GROUP, "attempt=head.attempt + 1, why=why, overdue=False)", "attempt=head.attempt, why=why, overdue=False)"),
+        Edit(GROUP, "attempt=head.attempt + 1, why=why, overdue=False, run=())", "attempt=head.attempt, why=why, overdue=False, run=())"),
     )),
     Mutation("slot_not_freed", "a failed task keeps its slot", (
         Edit(GROUP, "(Free(), emit, Wait(head.sequence, due_wall_ms, delay_ms))", "(emit, Wait(head.sequence, due_wall_ms, delay_ms))"),

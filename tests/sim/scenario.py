@@ -135,8 +135,16 @@ def draw(seed: int, world: str | None = None) -> Scenario:
     if world is None:
         world = list(DRILLS)[seed // 2 % len(DRILLS)] if seed % 2 else FREE
     if world == FREE:
-        return draw_freely(seed)
-    return DRILLS[world](random.Random(f"drill {world} {seed}"), seed)._replace(world=world)
+        return with_runs(draw_freely(seed))
+    return with_runs(DRILLS[world](random.Random(f"drill {world} {seed}"), seed)._replace(world=world))
+
+
+def with_runs(scenario: Scenario) -> Scenario:
+    """In most worlds several tasks go out in one dispatch, also where handlers are slower than would be worth it."""
+    if "run_ms" in dict(scenario.settings):
+        return scenario
+    run_ms = random.Random(f"runs {scenario.seed}").choice([0, 50, 2_000, 10_000, 10_000])
+    return scenario._replace(settings=(("run_ms", run_ms), *scenario.settings))
 
 
 def draw_freely(seed: int) -> Scenario:

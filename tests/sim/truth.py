@@ -136,6 +136,8 @@ class Truth:
         self.runs[self._home(group), wire.token] = run
         self.tale(group).live.append(run)
         self.count("executions")
+        if wire.token != execution.run.claim.dispatch.tasks[0].token:
+            self.count("executions behind another one in its run")
         self.note(f"{process.name}: {group} begins {wire.task_id} attempt {wire.attempt} token {wire.token}")
         return behaviour
 
@@ -150,25 +152,41 @@ class Truth:
         tale.live = [run for run in tale.live if run.is_live]
         if (self._home(group), wire.token) in self.runs:
             raise Violation("G1", f"task {wire.task_id} begins twice under token {wire.token}", group)
-        if task is not tale.head():
+        before = self._before(tale, execution)
+        place = len(before or ())
+        if tale.queue[place : place + 1] != [task]:
             raise Violation("G2", f"task {wire.task_id} begins out of its turn", group)
         if tale.is_still and wire.token != tale.still_token:
             raise Violation("commands", f"task {wire.task_id} begins after the pause was answered", group)
-        if wire.token != tale.token or tale.phase not in BEGUN:
+        if before is None:
             words = f"begins under token {wire.token}, {tale.phase} is {tale.token}"
             raise Violation("G4", f"task {wire.task_id} {words}", group)
-        if wire.attempt != tale.attempt:
-            raise Violation("G4", f"task {wire.task_id} begins as attempt {wire.attempt}, not {tale.attempt}", group)
-        if self.loop.now_us < tale.due_us:
-            raise Violation(
-                "G2", f"task {wire.task_id} begins {(tale.due_us - self.loop.now_us) // MS} ms early", group
-            )
-        if execution.task.state != tale.state:
-            raise Violation("G8", f"task {wire.task_id} is given {execution.task.state}, not {tale.state}", group)
+        attempt, due_us = (1, self._due_us(task)) if before else (tale.attempt, tale.due_us)
+        if wire.attempt != attempt:
+            raise Violation("G4", f"task {wire.task_id} begins as attempt {wire.attempt}, not {attempt}", group)
+        if self.loop.now_us < due_us:
+            raise Violation("G2", f"task {wire.task_id} begins {(due_us - self.loop.now_us) // MS} ms early", group)
+        states = [tale.state, *(msgspec.json.decode(run.new_state) for run in before if run.new_state is not None)]
+        if execution.task.state != states[-1]:
+            raise Violation("G8", f"task {wire.task_id} is given {execution.task.state}, not {states[-1]}", group)
         if execution.task.payload != task.payload:
             raise Violation(
                 "commands", f"task {wire.task_id} is given {execution.task.payload}, not {task.payload}", group
             )
+
+    def _before(self, tale: Tale, execution: Execution) -> list[Run] | None:
+        """Those before it in its dispatch that have succeeded without being told of, the head of the tale first.  None:
+        it has no right to run.
+        """
+        home, token = self._home(tale.name), execution.wire.token
+        if tale.phase not in BEGUN or not 0 <= token - tale.token < len(tale.queue):
+            return None
+        before = [self.runs.get((home, earlier)) for earlier in range(tale.token, token)]
+        is_one = all(
+            run is not None and run.execution.run is execution.run and run.kind is ReportKind.SUCCEEDED
+            for run in before
+        )
+        return [run for run in before if run is not None] if is_one else None
 
     def _judge_slots(self, process: Process) -> None:
         runs = sum(run.is_live and run.process is process for tale in self.tales.values() for run in tale.live)
@@ -210,7 +228,7 @@ class Truth:
         assert run is not None
         group, process = execution.task.group, run.process
         tale = self.tale(group)
-        is_over = run.token != tale.token and run.token not in tale.released
+        is_over = self._before(tale, execution) is None and run.token not in tale.released
         if not self.is_blind and is_over and not self._has_just_woken(process):
             raise Violation("G1", f"task {execution.wire.task_id} has gone on after its lease", group)
         run.ended_us, run.kind, run.stop = self.loop.now_us, outcome.kind, execution.stop
@@ -354,8 +372,12 @@ class Truth:
                 self._wait_for_time(tale, head)
 
     def _wait_for_time(self, tale: Tale, head: Task) -> None:
-        if head.plan.not_before_ms is not None and self._clocks_agree:
-            tale.due_us = head.published_us + head.plan.not_before_ms * MS - CLOCKS_US
+        tale.due_us = self._due_us(head) or tale.due_us
+
+    def _due_us(self, task: Task) -> int:
+        if task.plan.not_before_ms is None or not self._clocks_agree:
+            return 0
+        return task.published_us + task.plan.not_before_ms * MS - CLOCKS_US
 
     def _moved(self, partition: int, tale: Tale, event: Event) -> None:
         task = self.by_sequence.get((partition, event.sequence or 0))

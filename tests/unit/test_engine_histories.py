@@ -102,9 +102,9 @@ class Judge:
 class Play:
     """Two schedulers and some workers, to which things happen."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, run_ms: int) -> None:
         self.random = random.Random(seed)
-        self.world = World()
+        self.world = World(run_ms=run_ms)
         self.judge = Judge()
         self.published: list[tuple[int, int]] = []
         self.states: dict[str, Any] = {}  # what successful executions left, by truth
@@ -186,12 +186,14 @@ class Play:
         if kind is ReportKind.SNOOZED:
             fields["delay_s"] = 0.3
         if self.random.random() < 0.7:
-            before = state_json(execution.dispatch.state)
+            before = state_json(execution.state)
             state = None if self.random.random() < 0.1 else [execution.task.sequence, before and before[0]]
             fields |= {"state": msgspec.Raw(json.dumps(state).encode()), "state_set": True}
             if kind is ReportKind.SUCCEEDED:
                 self.states[execution.group] = state
-        self.world.end(execution, kind, **fields)
+        following = self.world.end(execution, kind, alone=self.random.random() < 0.1, **fields)
+        if following is not None:
+            self.check_right_to_run(following)
 
     def progress(self) -> None:  # 2
         for execution in self.world.executing.values():
@@ -270,7 +272,7 @@ class Play:
             assert earlier.ended not in (ReportKind.SUCCEEDED, ReportKind.REJECTED)
             if earlier.ended is None:
                 assert earlier.worker not in self.world.workers, "it runs again although its worker lives"
-        assert state_json(execution.dispatch.state) == self.states.get(execution.group), "G8: an old state"
+        assert state_json(execution.state) == self.states.get(execution.group), "G8: an old state"
 
     def finish(self) -> None:
         """The faults are over: everything moves, everything ends, and nothing is left behind."""
@@ -347,7 +349,7 @@ class Play:
 
 
 def run(seed: int, actions: int = 400) -> Play:
-    play = Play(seed)
+    play = Play(seed, run_ms=1_000 if seed % 2 else 0)
     play.run(actions)
     play.finish()
     return play

@@ -14,6 +14,7 @@ from streams.group import (
     Accepted,
     Bury,
     By,
+    CutAsked,
     Due,
     EditAsked,
     Effect,
@@ -107,6 +108,7 @@ EVENTS: dict[str, Event] = {
     "stale lost before start": LostBeforeStart(TOKEN - 1),
     "withdrawn": Withdrawn(TOKEN),
     "stale withdrawn": Withdrawn(TOKEN - 1),
+    "cut asked": CutAsked(),
     "pause asked": PauseAsked(BY, None),
     "resume asked": ResumeAsked(BY),
     "pause over": ResumeAsked(None),
@@ -155,6 +157,7 @@ OUTCOMES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
     "abandoned": (STALE, STALE, STALE, NOT_STARTED, R),
     "withdrawn": (STALE, STALE, STALE, NO_EFFECT, STALE),
     "stale withdrawn": (STALE, STALE, STALE, STALE, STALE),
+    "cut asked": (ILLEGAL, ILLEGAL, ILLEGAL, NOT_WAITING, NOT_WAITING),  # there is no run: see test_runs.py
     "pause asked": (SAME, SAME, SAME, SAME, SAME),
     "resume asked": (SAME, SAME, SAME, SAME, SAME),
     "pause over": (NOT_WAITING, NOT_WAITING, NOT_WAITING, NOT_WAITING, NOT_WAITING),

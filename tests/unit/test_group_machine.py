@@ -11,12 +11,15 @@ from streams.clock import Now
 from streams.group import (
     IDLE,
     Accepted,
+    Behind,
     Bury,
+    CutAsked,
     Due,
     Effect,
     Emit,
     Event,
     Free,
+    GoOn,
     Granted,
     Group,
     Ignored,
@@ -29,6 +32,7 @@ from streams.group import (
     Reported,
     Send,
     SetState,
+    TakeBack,
     Wait,
     decide,
 )
@@ -57,9 +61,16 @@ class Model:
                 self.out_token = self.last_token = token
             case Free():
                 self.out_token = 0
+            case GoOn(token=token):
+                assert not self.out_token, "two tasks out"
+                assert token == self.last_token + 1, "the next one of the run"
+                self.out_token = self.last_token = token
             case Emit(state, sequence) if state in TERMINAL:
                 assert sequence == self.queue.popleft(), "out of order"
-                assert sequence not in self.ended and not self.out_token
+                assert sequence not in self.ended
+                if state is TaskState.SUCCEEDED:
+                    self.out_token = 0
+                assert not self.out_token
                 self.ended[sequence] = state
 
 
@@ -96,6 +107,8 @@ class GroupMachine(RuleBasedStateMachine):
                     self.states.append(bytes(report.state or b""))
                 case Wait(sequence):
                     assert sequence == self.head_sequence
+                case GoOn():
+                    assert self.parked.popleft() == self.head_sequence
                 case Leave(sequence):
                     assert isinstance(effects[-1], Leave) and self.group.head is None
                     if self.parked:
@@ -131,10 +144,25 @@ class GroupMachine(RuleBasedStateMachine):
         self.feed(Due(self.head_sequence))
 
     @precondition(lambda self: self.ready)
-    @rule()
-    def grant(self) -> None:
+    @rule(behind=st.integers(0, 3))
+    def grant(self, behind: int = 0) -> None:
         self.ready = False
-        self.feed(Granted(self.next_number(), 0))
+        run = tuple(Behind(sequence) for sequence in list(self.parked)[:behind])
+        token = self.next_number()
+        self.number += len(run)
+        self.feed(Granted(token, 0, run))
+
+    @precondition(lambda self: self.group.run and self.group.phase is Phase.RUNNING)
+    @rule(place=st.integers(0, 2))
+    def returned_behind(self, place: int) -> None:
+        place %= len(self.group.run)
+        self.feed(Reported(Report(K.RETURNED, self.group.run[place].sequence, self.token + 1 + place), "a", "w"))
+        assert len(self.group.run) == place
+
+    @precondition(lambda self: self.group.run)
+    @rule()
+    def cut(self) -> None:
+        assert decide(self.group, CutAsked(), self.now, POLICY) == (self.group, (TakeBack(self.token),))
 
     @precondition(lambda self: self.group.phase is Phase.DISPATCHED)
     @rule(kind=st.sampled_from([K.STARTED, K.STARTED, K.STARTED, K.RETURNED]))
@@ -189,6 +217,8 @@ class GroupMachine(RuleBasedStateMachine):
         queue = [] if group.head is None else [group.head.sequence, *self.parked]
         assert queue == list(model.queue)
         assert group.parked == len(self.parked)
+        assert [behind.sequence for behind in group.run] == list(self.parked)[: len(group.run)]
+        assert not group.run or group.phase in OUT
         assert (group.phase in OUT) == bool(model.out_token)
         assert self.ready == (group.phase is Phase.READY)
         assert sorted([*model.ended, *model.queue]) == self.accepted, "each is unfinished, or ended once"

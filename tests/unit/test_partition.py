@@ -111,7 +111,7 @@ def test_a_task_that_is_refused_now_is_a_broken_invariant(monkeypatch: pytest.Mo
 
 
 def test_rows_of_a_newer_format_are_refused() -> None:
-    newer = rows.encode([ROW_FORMAT + 1, "anything"])
+    newer = rows.encode([rows.NEWEST_FORMAT + 1, "anything"])
     with pytest.raises(VersionError):
         load(0, {rows.PARTITION_KEY: newer})
     with pytest.raises(VersionError):
@@ -122,7 +122,7 @@ def test_rows_of_a_newer_format_are_refused() -> None:
 
 def test_a_newer_row_is_refused_even_behind_others_of_its_group() -> None:
     with pytest.raises(VersionError):
-        load(0, table_of(4) | {rows.task_key(5, b"g"): rows.encode([ROW_FORMAT + 1])})
+        load(0, table_of(4) | {rows.task_key(5, b"g"): rows.encode([rows.NEWEST_FORMAT + 1])})
     with pytest.raises(VersionError):
         load(0, {rows.task_key(5, b"g"): rows.encode([10**6, *range(20)])})
 

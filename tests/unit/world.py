@@ -46,7 +46,7 @@ Place = tuple[str, int]
 
 @dataclass(eq=False)
 class Execution:
-    """A claimed dispatch, and what became of it."""
+    """A task of a claimed dispatch, and what became of it.  `rest`: what of the run is to come after it."""
 
     worker: str
     dispatch: Dispatch
@@ -55,10 +55,19 @@ class Execution:
     claimed_ms: int
     renewed_ms: int = 0
     ended: ReportKind | None = None
+    task: protocol.DispatchedTask = field(init=False)
+    rest: tuple[protocol.DispatchedTask, ...] = field(init=False)
+    state: protocol.MaybeRaw = field(init=False)
 
-    @property
-    def task(self) -> protocol.DispatchedTask:
-        return self.dispatch.tasks[0]
+    def __post_init__(self) -> None:
+        self.task, *rest = self.dispatch.tasks
+        self.rest, self.state = tuple(rest), self.dispatch.state
+
+    def next(self, state: protocol.MaybeRaw) -> "Execution":
+        """The next task of the run; `state`: what it is given."""
+        following = Execution(self.worker, self.dispatch, self.partition, self.offset, self.claimed_ms)
+        following.task, following.rest, following.state = self.rest[0], self.rest[1:], state
+        return following
 
     @property
     def claim_id(self) -> str:
@@ -86,8 +95,8 @@ class Worker:
 
 
 class World:
-    def __init__(self, *, lease_ms: int = LEASE_MS, policy: Policy = POLICY) -> None:
-        self.lease_ms, self.policy = lease_ms, policy
+    def __init__(self, *, lease_ms: int = LEASE_MS, policy: Policy = POLICY, run_ms: int = 0) -> None:
+        self.lease_ms, self.policy, self.run_ms = lease_ms, policy, run_ms
         self.now = Now(1_900_000_000_000, 1_000_000)
         self.wall_ms_max = self.now.wall_ms
         self.logs: dict[Place, list[Record | None]] = defaultdict(list)  # None: a transaction's marker
@@ -141,7 +150,7 @@ class World:
         """A scheduler that takes over these partitions; `more` is for its engine."""
         self.engines[name] = Engine(
             instance=name, boot_id=f"boot-{name}", owner=f"pstp-{name}", partitions=N, lease_s=self.lease_ms / 1000,
-            task_bytes_max=limits.TASK_BYTES_MAX, policy=self.policy, **more,
+            task_bytes_max=limits.TASK_BYTES_MAX, policy=self.policy, **{"run_ms": self.run_ms} | more,
         )  # fmt: skip
         self.positions[name] = {}
         self.take_over(name, partitions)
@@ -277,29 +286,50 @@ class World:
                 assert record is not None
                 dispatch = protocol.decode_dispatch(record[1] or b"")
                 execution = Execution(worker.name, dispatch, partition, offset, self.now.mono_ms)
-                controls = [protocol.decode_control(value or b"") for _, value, _ in self.records("control")]
-                if (execution.group, execution.task.token) in {(control.group, control.token) for control in controls}:
-                    self.say(execution, ReportKind.RETURNED, reason=Reason.TAKEN_BACK)
+                if self.is_wanted_back(execution):
+                    self.give_back(execution, Reason.TAKEN_BACK)
                 else:
                     worker.claimed.append(execution)
                 return execution
         return None
 
+    def is_wanted_back(self, execution: Execution) -> bool:
+        controls = [protocol.decode_control(value or b"") for _, value, _ in self.records("control")]
+        tokens = {(execution.group, task.token) for task in execution.dispatch.tasks}
+        return not tokens.isdisjoint((control.group, control.token) for control in controls)
+
+    def cut_runs(self) -> None:
+        """Workers read `control`: what is wanted back and has not begun comes back."""
+        for worker in self.workers.values():
+            for execution in worker.running:
+                if execution.rest and self.is_wanted_back(execution):
+                    rest, execution.rest = execution.rest, ()
+                    self.tell(execution, *returned(rest, Reason.TAKEN_BACK))
+
+    def give_back(self, execution: Execution, reason: Reason) -> None:
+        self.tell(execution, *returned((execution.task, *execution.rest), reason))
+
     def begin(self, execution: Execution, policy: HandlerPolicy | None = None) -> bool:
         """Start what is claimed, if that is still allowed; give it back if not."""
         self.workers[execution.worker].claimed.remove(execution)
         if self.now.mono_ms - execution.claimed_ms >= self.lease_ms - MARGIN_MS:
-            self.say(execution, ReportKind.RETURNED, reason=Reason.LOST_BEFORE_START)
+            self.give_back(execution, Reason.LOST_BEFORE_START)
             return False
         self.say(execution, ReportKind.STARTED, started=self.moment(), policy=policy)
+        self._run(execution)
+        return True
+
+    def _run(self, execution: Execution) -> None:
         assert execution.group not in self.executing, "two tasks of one group run at once"
         self.executing[execution.group] = execution
         self.history[execution.dispatch.partition, execution.task.sequence].append(execution)
         self.workers[execution.worker].running.append(execution)
         execution.renewed_ms = self.now.mono_ms
-        return True
 
-    def end(self, execution: Execution, kind: ReportKind = ReportKind.SUCCEEDED, **fields: Any) -> None:
+    def end(
+        self, execution: Execution, kind: ReportKind = ReportKind.SUCCEEDED, *, alone: bool = False, **fields: Any
+    ) -> Execution | None:
+        """What begins next, if its run goes on: `alone` says that it does not, as when its worker drains."""
         self.workers[execution.worker].running.remove(execution)
         del self.executing[execution.group]
         execution.ended = kind
@@ -307,16 +337,27 @@ class World:
             fields = {"error": ErrorInfo("ValueError", "no")} | fields
         if kind is not ReportKind.RETURNED:
             fields = {"started": self.moment(), "ended": self.moment()} | fields
-        self.say(execution, kind, **fields)
+        ended = Report(kind, execution.task.sequence, execution.task.token, **fields)
+        if kind is not ReportKind.SUCCEEDED or not execution.rest or alone:
+            self.tell(execution, ended, *returned(execution.rest, Reason.RETURNED))
+            return None
+        following = execution.next(fields["state"] if fields.get("state_set") else execution.state)
+        task = following.task
+        began = Report(ReportKind.STARTED, task.sequence, task.token, started=self.moment())
+        self.tell(execution, ended, began)
+        self._run(following)
+        return following
 
     def moment(self) -> Moment:
         return Moment(self.now.wall_ms, self.now.mono_ms * 1_000_000, "clock")
 
     def say(self, execution: Execution, kind: ReportKind, **fields: Any) -> None:
-        report = Report(kind, execution.task.sequence, execution.task.token, **fields)
+        self.tell(execution, Report(kind, execution.task.sequence, execution.task.token, **fields))
+
+    def tell(self, execution: Execution, *reports: Report) -> None:
         completion = Completion(
             PROTOCOL, execution.group, execution.worker, "boot", execution.claim_id, execution.partition,
-            execution.offset, (report,),
+            execution.offset, reports,
         )  # fmt: skip
         self.append(
             "completions", execution.dispatch.partition, execution.group.encode(), protocol.encode(completion)
@@ -351,6 +392,7 @@ class World:
                     self.begin(execution)
                 for execution in list(worker.running):
                     self.end(execution)
+            self.cut_runs()
             if sum(map(len, self.logs.values())) == before and not self.executing:
                 return
         raise AssertionError("it never comes to rest")
@@ -381,9 +423,13 @@ class World:
         return [k for k in self.tables[home_partition(key, N)] if k != rows.PARTITION_KEY and k.endswith(key)]
 
 
+def returned(tasks: Iterable[protocol.DispatchedTask], reason: Reason) -> tuple[Report, ...]:
+    return tuple(Report(ReportKind.RETURNED, task.sequence, task.token, reason=reason) for task in tasks)
+
+
 def picture(entries: Iterable[Any]) -> dict[bytes, tuple[Any, ...]]:
     """What matters of groups in memory."""
-    return {e.key: (e.group, e.task, e.row, list(e.parked), e.holds) for e in entries}
+    return {e.key: (e.group, e.task, e.row, list(e.parked), e.holds, e.commands) for e in entries}
 
 
 def check_slots(engine: Engine) -> None:

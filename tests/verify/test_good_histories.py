@@ -104,6 +104,22 @@ def test_one_redriven_while_another_runs_stands_between_it_and_what_comes_later(
     assert kinds(log) == set()
 
 
+def test_one_redriven_stands_before_what_was_out_and_has_come_back_unrun() -> None:
+    log = Log()
+    dead, waits = log.park("g"), log.park("g")
+    log.dispatch(dead)
+    log.start(dead)
+    log.bury(dead)
+    log.dispatch(waits)
+    log.come_back(waits, Reason.TAKEN_BACK)
+    log._about(waits, S.PARKED, reason=Reason.DISPLACED)
+    dead.token = 0
+    log._about(dead, S.PARKED, reason=Reason.REDRIVEN_HEAD)
+    log.run(dead)
+    log.run(waits)
+    assert kinds(log) == set()
+
+
 def test_groups_run_side_by_side_and_set_state() -> None:
     log = Log()
     one, other = log.park("one"), log.park("other")

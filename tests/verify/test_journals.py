@@ -148,6 +148,28 @@ def test_a_run_that_the_events_do_not_know(journal: Journal) -> None:
     assert against(log, journal) == {"G1 unseen_run"}
 
 
+@pytest.mark.parametrize("reason", [Reason.WORKER_LOST, Reason.FAILED])
+def test_what_was_begun_behind_a_lost_task_of_the_same_dispatch_is_no_surprise(
+    journal: Journal, reason: Reason
+) -> None:
+    log = Log()
+    first, second, third = (log.park("g") for _ in range(3))
+    log.dispatch(first)
+    log.start(first)
+    began_ms = first.started_ms + 1
+    second.token, third.token = first.token + 1, first.token + 2
+    log.counter += 2
+    journal.run(first, began_ms, began_ms + 1)
+    journal.run(second, began_ms + 2, began_ms + 3)
+    journal.run(third, began_ms + 4, None)
+    log.retry(first, reason)
+    for parked in (first, second, third):
+        log.run(parked)
+        journal.run(parked, parked.started_ms + 1, parked.started_ms + 9)
+    found = against(log, journal)
+    assert found == (set() if reason is Reason.WORKER_LOST else {"G1 unseen_run"})
+
+
 def test_a_returned_task_whose_handler_ran(journal: Journal) -> None:
     log = Log()
     parked = log.park("g")

@@ -14,7 +14,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from streams import protocol, rows
-from streams.group import By, Head, Held, Pause, Phase, Stop, Sweep
+from streams.group import Behind, By, Head, Held, Pause, Phase, Stop, Sweep
 from streams.protocol import (
     PROTOCOL,
     Change,
@@ -38,7 +38,18 @@ from streams.protocol import (
     ReportKind,
     TaskState,
 )
-from streams.rows import ROW_FORMAT, CommandRow, DeadRow, HeadRow, Original, PartitionRow, SeenRow, TaskRow
+from streams.rows import (
+    ROW_FORMAT,
+    RUN_FORMAT,
+    CommandRow,
+    DeadRow,
+    HeadRow,
+    Original,
+    PartitionRow,
+    SeenRow,
+    TaskRow,
+    WaitingRow,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 AT = datetime(2031, 5, 1, 8, 0, 0, 250_000, tzinfo=UTC)
@@ -93,6 +104,7 @@ HEAD_NOW = Head(
     SEQUENCE, Phase.WAITING, 2, 7, TOKEN, 5, "c1a1m", "worker-1", POLICY, 1_935_561_700_000, 98_500, Reason.TIMEOUT,
     ERROR, FailurePolicy.BLOCK, 3, True, Stop(TaskState.SKIPPED, BY), ERROR,
 )  # fmt: skip
+WITH_A_RUN = replace(HEAD_NOW, run=(Behind(SEQUENCE + 1, 9, FailurePolicy.CASCADE), Behind(SEQUENCE + 2)))
 
 
 class Golden(NamedTuple):
@@ -195,19 +207,26 @@ ROWS: dict[str, Golden] = {
     "row-partition-least": Golden(PartitionRow(ROW_FORMAT, 0, {}, {}, "", "", False), rows.decode_partition),
     "row-task-1": Golden(replace(TASK, original=Original(None, b'{"type":"x"}', HEADERS[:1])), rows.decode_task),
     "row-task-1-least": Golden(TaskRow(ROW_FORMAT, 0, 0, None, b"", []), rows.decode_task),
+    "row-head-3": Golden(
+        HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5, 6), (BY,))),
+        rows.decode_head,
+    ),
+    "row-head-3-run": Golden(HeadRow(RUN_FORMAT, WITH_A_RUN, None), rows.decode_head),
+    "row-head-3-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
+    "row-head-1-paused": Golden(HeadRow(ROW_FORMAT, None, None, Held(Pause(BY, 7))), rows.decode_head),
+    "row-dead-1": Golden(replace(DEAD, first_error=ErrorInfo("KeyError", "'id'")), rows.decode_dead),
+    "row-seen": Golden(SeenRow(ROW_FORMAT, "key-1", "4-17", 1767225600000), rows.decode_seen),
+    "row-command": Golden(CommandRow(ROW_FORMAT, 12), rows.decode_command),
+    "row-waiting": Golden(WaitingRow(ROW_FORMAT, b'{"id":"c0mmand"}'), rows.decode_waiting),
+}  # fmt: skip
+
+# As earlier versions wrote them, with fewer columns: they are read, and no longer written.
+OLD_ROWS: dict[str, Golden] = {
     "row-head-2": Golden(
         HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5, 6), (BY,))),
         rows.decode_head,
     ),
     "row-head-1-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
-    "row-head-1-paused": Golden(HeadRow(ROW_FORMAT, None, None, Held(Pause(BY, 7))), rows.decode_head),
-    "row-dead-1": Golden(replace(DEAD, first_error=ErrorInfo("KeyError", "'id'")), rows.decode_dead),
-    "row-seen": Golden(SeenRow(ROW_FORMAT, "key-1", "4-17", 1767225600000), rows.decode_seen),
-    "row-command": Golden(CommandRow(ROW_FORMAT, 12), rows.decode_command),
-}  # fmt: skip
-
-# As earlier versions wrote them, with fewer columns: they are read, and no longer written.
-OLD_ROWS: dict[str, Golden] = {
     "row-head-1": Golden(
         HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5), (BY,))),
         rows.decode_head,
@@ -230,6 +249,7 @@ KEYS: dict[str, bytes] = {
     "key-dead": rows.dead_key(SEQUENCE, "tenant/1 ☕".encode()),
     "key-seen": rows.seen_key(SEQUENCE, "tenant/1 ☕".encode()),
     "key-command": rows.command_key("c0mmand"),
+    "key-waiting": rows.waiting_key(SEQUENCE, "tenant/1 ☕".encode()),
     "key-partition": rows.PARTITION_KEY,
     "key-task": rows.task_key(SEQUENCE, "tenant/1 ☕".encode()),
     "key-head": rows.head_key("tenant/1 ☕".encode()),
