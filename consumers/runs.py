@@ -57,7 +57,7 @@ class Runtime:
         """The dispatch is wanted back: what of it runs goes on, and the rest is given back.  False: it is not here.
         From any thread.
         """
-        run = self.runs.get((group, token))
+        run = self.runs.get((group, token), None)
         if run is not None:
             run.cut()
         return run is not None

@@ -242,8 +242,8 @@ class Report(Struct, frozen=True, omit_defaults=True):
     started: `started`, `policy`; renewed: none; progress: `fraction`, `note`, and `reason` timeout or by_command if it
     goes on after its time, or after it was cancelled, and cannot be stopped; succeeded: `started`, `ended`, `result`,
     `state` when `state_set`; failed: `started`, `ended`, `error`, `reason`, `delay_s` (asked for by `Retry`),
-    `retryable`; rejected (by the handler, no retry): `reason`, `error`; snoozed: `delay_s`; returned: `reason`;
-    abandoned: `started`, `ended`.
+    `retryable`; rejected (by the handler, no retry): `reason`, `error`; snoozed: `delay_s`; returned: `reason`, and
+    what stands behind it in its run comes back with it; abandoned: `started`, `ended`.
     """
 
     kind: ReportKind
@@ -278,8 +278,8 @@ class Completion(Struct, frozen=True, omit_defaults=True):
 
 
 class Control(Struct, frozen=True, omit_defaults=True):
-    """Scheduler to workers (`control`): take a dispatch back before it is claimed, or cancel a running task.  It is
-    named by group and token: other groups may have the same token, if they live in other partitions.
+    """Scheduler to workers (`control`): take a dispatch back, or what of it has not begun, or cancel a running task.
+    It is named by group and token: other groups may have the same token, if they live in other partitions.
     """
 
     v: int

@@ -157,8 +157,8 @@ class Journals:
         self._runs.clear()
 
     def _goes_on(self, group: str, run: Run) -> bool:
-        """Whether it belongs to a dispatch of several tasks whose worker was lost: each begins as soon as the one before
-        it has ended, and what was not yet told by then runs again.
+        """Whether it belongs to a dispatch of several tasks whose worker was lost: each begins as soon as the one
+        before it has ended, and what was not yet told by then runs again.
         """
         before = self._runs.get((group, run.token - 1))
         while before is not None and before.task_id != run.task_id and (before.end_ns or 2**63) <= run.start_ns:

@@ -141,7 +141,7 @@ MUTATIONS = (
     )),
     # -- operators, failure policies, limits
     Mutation("withdrawn_unlooked", "what nobody seems to own is taken for withdrawn without a look at the claims", (
-        Edit(ENGINE, "                self.watch.look(out, token, entry.group.head.dispatch_partition)\n", "                self._asking.forget(out)\n                self._feed(self.partitions[out.partition], entry, Withdrawn(token))\n"),
+        Edit(ENGINE, "                self.watch.look(out, token, head.dispatch_partition)\n", "                self._asking.forget(out)\n                self._feed(self.partitions[out.partition], entry, Withdrawn(token))\n"),
     )),
     Mutation("cancelled_by_token", "a cancel hits a task of another group that has the same token", (
         Edit(RUNS, "self.runs.get((group, token))", "next((run for name, run in self.runs.items() if name[1] == token), None)"),
@@ -187,6 +187,22 @@ MUTATIONS = (
     )),
     Mutation("released_in_time", "what runs in its time can be released", (
         Edit(GROUP, "    if not head.overdue:\n", "    if False:\n"),
+    )),
+    # -- runs
+    Mutation("run_goes_on_after_a_failure", "a worker goes on with a run whose task has failed", (
+        Edit(RUNS, "            goes_on = outcome.kind is ReportKind.SUCCEEDED and self._index", "            goes_on = self._index"),
+    )),
+    Mutation("run_not_cut", "commands do not wait for the end of a run", (
+        Edit(ENGINE, "        return entry if entry is not None and (entry.group.run or entry.commands) else None\n", "        return None\n"),
+    )),
+    Mutation("run_not_handed_on", "the next task of a run is given the state that the first one was given", (
+        Edit(RUNS, "        if outcome.state_set:\n", "        if False:\n"),
+    )),
+    Mutation("run_without_tokens", "the tokens of a run are not reserved", (
+        Edit(ENGINE, "partition.next_numbers(1 + len(behind))", "partition.next_numbers(1)"),
+    )),
+    Mutation("run_not_in_the_row", "what is out behind a head is kept in memory only", (
+        Edit(ENGINE, "rows.HeadRow(rows.head_format(group.head), group.head,", "rows.HeadRow(rows.ROW_FORMAT, group.head and msgspec.structs.replace(group.head, run=()),"),
     )),
     # -- group state
     Mutation("state_of_a_failure", "the state that a failed attempt has set is applied", (

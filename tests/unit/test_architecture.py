@@ -17,8 +17,8 @@ PURE = {
     for name in (
         "breakers", "catalogue", "cloudevents", "commands", "depth", "distribution", "edits", "engine", "errors",
         "express", "flow", "group", "history", "intake", "limits", "local", "memory", "murmur2", "partition",
-        "placement", "protocol", "ran", "ready", "reasons", "retry", "rfc3339", "rows", "runs", "standing", "topic_plan",
-        "totals", "watch",
+        "placement", "protocol", "ran", "ready", "reasons", "retry", "rfc3339", "rows", "runs", "standing",
+        "topic_plan", "totals", "watch",
     )
 }  # fmt: skip
 NEVER_IN_PURE = {

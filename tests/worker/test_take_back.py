@@ -8,7 +8,7 @@ import pytest
 from consumers import Registry, Task
 from streams.protocol import PROTOCOL, Control, Reason, ReportKind, encode
 from tests.support.system import until
-from tests.worker.kit import Gate, Rig
+from tests.worker.kit import Gate, InThread, Rig
 
 
 @pytest.fixture
@@ -68,6 +68,41 @@ def test_taken_back_when_it_runs_already_it_goes_on(rig: Rig, handlers: Registry
     rig.end(after)
     gate.opened.set()
     assert rig.end(token).kind is ReportKind.SUCCEEDED
+
+
+def test_a_run_that_is_wanted_back_keeps_only_what_runs(rig: Rig, handlers: Registry, gate: Gate) -> None:
+    """Whichever of its tasks is named; and the slot is free again when that one ends."""
+    rig.worker(handlers, slots=1)
+    for named in (0, 2):
+        gate.opened.clear()
+        tokens = rig.dispatch(f"g{named}", "wait", run=3)
+        gate.wait_entered(1)
+        rig.take_back(0, tokens[named])
+        assert back(rig, *tokens[1:]) == [TAKEN_BACK] * 2
+        gate.opened.set()
+        assert rig.end(tokens[0]).kind is ReportKind.SUCCEEDED
+        assert gate.entered == [f"g{named}-0"]
+        gate.entered.clear()
+    assert rig.end(rig.dispatch("after")[0]).kind is ReportKind.SUCCEEDED
+
+
+def test_a_run_is_cut_though_it_is_wanted_back_just_as_it_is_announced(rig: Rig, handlers: Registry) -> None:
+    """Between its claim and its start; what comes back is told after the start of what goes on."""
+    tokens: list[int] = []
+    running: list[InThread] = []
+
+    def at(step: str) -> None:
+        if step == "claimed" and tokens:
+            rig.take_back(0, tokens[0])
+            control = running[0].worker._control
+            until(lambda: ("late", tokens[0]) in control.tokens(0), what="it has heard of it")
+
+    running.append(rig.worker(handlers, step=at))
+    rig.end(rig.dispatch("before")[0])
+    tokens += range(rig._token + 1, rig._token + 4)
+    rig.dispatch("late", run=3)
+    assert back(rig, *tokens) == [TAKEN_BACK] * 3
+    assert rig.kinds(tokens[0]) == ["returned"]
 
 
 def test_the_same_token_of_another_partition_is_not_meant(rig: Rig, handlers: Registry) -> None:
