@@ -52,6 +52,7 @@ class Verdict:
     ends: Counter[str] = field(default_factory=Counter)
     released: int = 0
     breakers_opened: int = 0
+    started: int = 0  # as the history says, also what then came back unrun
     longest_stall_s: float = 0.0  # of all
     longest_calm_stall_s: float = 0.0  # the part of one that lies in no fault's shadow
 
@@ -156,6 +157,7 @@ class Judge:
         if state is S.PARKED and event.reason in (Reason.REDRIVEN_HEAD, Reason.REDRIVEN_TAIL):
             task.redriven = True
         if state is S.RUNNING:
+            self._verdict.started += 1
             if group.paused:
                 self._problem(f"{event.task_id} of {event.group} started at {at}, and the group was paused")
             if not task.redriven:  # it starts where the operator put it

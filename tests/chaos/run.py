@@ -168,7 +168,7 @@ class Run:
         verdict = judge.judge(known, stage.ends, stage.never_begun)
         verdict.problems += self._problems + stage.wrong
         figures = verdict.verify.figures
-        counted = {**figures.ends, "rejected": figures.rejected, "running": figures.executions}
+        counted = {**figures.ends, "rejected": figures.rejected, "running": verdict.started}
         verdict.problems += [
             f"metrics count {exported.get(state, 0)} times {state!r}, the history has {count}"
             for state, count in counted.items() if exported.get(state, 0) != count
