@@ -58,7 +58,9 @@ def number(value: float, unit: str) -> str:
     if unit == "percentunit":
         return f"{value:.0%}"
     if unit == "s":
-        return f"{value * 1000:,.0f} ms" if value < 1 else f"{value:,.1f} s"
+        if value >= 1:
+            return f"{value:,.1f} s"
+        return f"{value * 1000:,.0f} ms" if value >= 0.01 or not value else f"{value * 1000:.1f} ms"
     text = f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2f}"
     return f"{text}/s" if unit == "ops" else text
 

@@ -48,7 +48,7 @@ log = structlog.get_logger("scheduler")
 
 TRIM_INTERVAL_MS = 3_600_000
 WARN_INTERVAL_MS = 10_000
-HELD_MS = 2_000
+HELD_MS, HELD_LOOKS = 2_000, 4  # input that stands still for so long, at so many looks, is held up
 REJOIN_S_MAX = 2.0
 COMMIT_S_MAX = limits.TRANSACTION_TIMEOUT_MS / 1000 + 2
 CHECK_INTERVAL_MS = 10_000
@@ -108,7 +108,7 @@ class Scheduler:
         self._warned_of_forwards = False
         self._turned_away = self._warn_due_ms = 0
         self._ended_at: dict[TP, int] = {}  # where an input partition was last read to its end
-        self._stuck: dict[TP, tuple[int, int]] = {}  # held up by an open transaction: at which offset, since when
+        self._stuck: dict[TP, tuple[int, int]] = {}  # at an end that is none: at which offset, how many looks in a row
         self._stuck_due_ms = 0
         self._read_ms: dict[TopicName, int] = {}  # timestamp of the latest record of each input
         self._full: frozenset[int] = frozenset()  # partitions whose intake of tasks pauses
@@ -704,22 +704,25 @@ class Scheduler:
 
     def held(self) -> list[tuple[TopicName, int]]:
         """Input partitions that do not go on because somebody left a transaction open there."""
-        since_ms = now().mono_ms - HELD_MS
-        return [(self._names[tp.topic], tp.partition) for tp, (_, ms) in self._stuck.items() if ms <= since_ms]
+        return [(self._names[tp.topic], tp.partition) for tp, (_, looks) in self._stuck.items() if looks > HELD_LOOKS]
 
     def _note_stuck(self, moment: Now) -> None:
-        """A committed reader is at its end, and the log goes on: what lies behind is not committed yet."""
+        """A committed reader is at its end, and the log goes on: what lies behind is not committed yet.
+
+        Time alone says nothing: a step that takes long leaves what was fetched unread as well.  So looks are counted,
+        and each comes with a step that takes in what there was.
+        """
         if self.pump is None or moment.mono_ms < self._stuck_due_ms:
             return
-        self._stuck_due_ms = moment.mono_ms + HELD_MS // 4
+        self._stuck_due_ms = moment.mono_ms + HELD_MS // HELD_LOOKS
         stuck: dict[TP, tuple[int, int]] = {}
         for tp, end in self.pump.known_ends().items():
             partition = self.engine.partitions.get(tp.partition)
             at = None if partition is None else partition.read_up_to[self._names[tp.topic]]
             if at is not None and at < end and self._ended_at.get(tp) == at:
-                before, since_ms = self._stuck.get(tp, (at, moment.mono_ms))
+                before, looks = self._stuck.get(tp, (at, 0))
                 # One that is read to its end again and again, and goes on each time, is busy and not held.
-                stuck[tp] = at, since_ms if before == at else moment.mono_ms
+                stuck[tp] = at, looks + 1 if before == at else 1
         self._stuck = stuck
 
     def is_live(self) -> tuple[bool, str]:
