@@ -7,7 +7,7 @@ takes is refused later.
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -36,6 +36,9 @@ def _time(value: Any) -> Any:
 _Name = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARS_MAX)]
 
 
+OnFailure = Literal["skip", "block", "cascade"]
+
+
 class TaskMessage(BaseModel):
     """One task to publish.  Fields that are not listed here are unknown to PSTP and kept for the handler.
 
@@ -51,6 +54,7 @@ class TaskMessage(BaseModel):
     not_before: Annotated[AwareDatetime, BeforeValidator(_time)] | None = None
     timeout_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     max_attempts: int | None = Field(None, ge=1, le=limits.MAX_ATTEMPTS_MAX)
+    on_failure: OnFailure | None = Field(None, description="when its attempts are spent; goes over group and type")
     labels: dict[str, str] = {}
     idempotency_key: _Name | None = None
     priority: int | None = None
@@ -109,7 +113,7 @@ class Record(NamedTuple):
 def encode_task(task: TaskMessage, bytes_max: int = limits.TASK_BYTES_MAX) -> Record:
     """The task's record.  Raises `InvalidTaskError`."""
     fields: dict[str, Any] = {"type": task.type, "payload": _json(task.payload, "payload")}
-    for name in ("id", "timeout_s", "max_attempts", "labels", "idempotency_key", "priority"):
+    for name in ("id", "timeout_s", "max_attempts", "on_failure", "labels", "idempotency_key", "priority"):
         if value := getattr(task, name):
             fields[name] = value
     if task.priority == 0:

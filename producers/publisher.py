@@ -11,7 +11,7 @@ import confluent_kafka as ck
 
 from producers.bulk import Bulk, BulkSummary, OnProgress
 from producers.connection import Connection
-from producers.message import InvalidTaskError, Record, TaskMessage, encode_task
+from producers.message import InvalidTaskError, OnFailure, Record, TaskMessage, encode_task
 from streams.protocol import Reason
 from streams.settings import Settings
 
@@ -26,6 +26,7 @@ class TaskOptions(TypedDict, total=False):
     not_before: datetime | str  # aware, or RFC 3339
     timeout_s: float
     max_attempts: int
+    on_failure: OnFailure
     labels: Mapping[str, str]
     idempotency_key: str
     priority: int

@@ -31,6 +31,11 @@ def submit(
     not_before: Annotated[str | None, typer.Option(help="time before which it must not run, RFC 3339")] = None,
     max_attempts: Annotated[int | None, typer.Option(min=1)] = None,
     timeout_s: Annotated[float | None, typer.Option()] = None,
+    on_failure: Annotated[
+        str | None, typer.Option(help="skip, block or cascade, when its attempts are spent; else as its type says")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="name=value; may be given often")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="a second task with it is a duplicate")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish a task, or all tasks of a file in their order.
@@ -49,6 +54,7 @@ def submit(
             raise UserError("give a group and a type, as in `pstp submit customer-17 mail.send '{}'`, or --file")
         options: dict[str, Any] = {
             "id": task_id, "not_before": not_before, "max_attempts": max_attempts, "timeout_s": timeout_s,
+            "on_failure": on_failure, "idempotency_key": idempotency_key, "labels": _labels(label or []),
         }  # fmt: skip
         published = publisher.publish(group, task_type, payload.encode(), **options)
     if as_json:
@@ -56,6 +62,13 @@ def submit(
     else:
         place = f"partition {published.partition}, offset {published.offset}"
         console.print(printable(f"published task {published.task_id} of group {group!r} ({place})"))
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    """Raises `UserError`."""
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise UserError(f"{wrong[0]!r} is no label: give it as name=value")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def _submit_file(publisher: TaskPublisher, file: Path, as_json: bool) -> None:

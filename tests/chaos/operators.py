@@ -137,7 +137,7 @@ def releases(stage: Stage) -> Steps:
     """A thread goes on after its timeout, and an operator lets its group go on beside it."""
     fault = stage.faults.note("releases", loses=False)
     group = _group(stage, "releases")
-    (head,) = _publish(stage, group, ["stubborn"], S.SUCCEEDED, {"s": 9.0})
+    (head,) = _publish(stage, group, ["stubborn"], S.SUCCEEDED, {"s": 25.0})
     _publish(stage, group, ["quick", "quick"], S.SUCCEEDED)
     yield from until(lambda: head in stage.watcher.stubborn or head in stage.watcher.ended, _WAIT_S)
     yield from insist(stage, "release", group)

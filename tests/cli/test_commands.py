@@ -23,7 +23,8 @@ def test_the_commands_agree_on_one_running_system(system: System, tmp_path: Path
     system.worker()
     assert ask(system, "submit", "--file", str(lines))["acknowledged"] == 10
     system.history.wait_terminal(10)
-    one = ask(system, "submit", "a/0", "no.such", "[1]", "--id", "waits")
+    more = ["--on-failure", "block", "--label", "tenant=x", "--idempotency-key", "once"]
+    one = ask(system, "submit", "a/0", "no.such", "[1]", "--id", "waits", *more)
     assert one["task_id"] == "waits"
     ask(system, "submit", "a/0", "echo", "--id", "behind")
     system.publish_raw("a/1", b"{")

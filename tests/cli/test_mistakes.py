@@ -94,6 +94,8 @@ def test_payloads_and_files_that_cannot_be_published(system: System, tmp_path: P
     }  # fmt: skip
     assert "JSON" in mistake(["submit", "g", "echo", "{oops"], tmp_path, **facts)
     assert "group" in mistake(["submit", "", "echo"], tmp_path, **facts)
+    assert "on_failure" in mistake(["submit", "g", "echo", "--on-failure", "explode"], tmp_path, **facts)
+    assert "name=value" in mistake(["submit", "g", "echo", "--label", "x"], tmp_path, **facts)
     lines = tmp_path / "tasks.jsonl"
     lines.write_text('{"group": "g", "type": "echo"}\n{"group": "g"}\n')
     assert "line 2" in mistake(["submit", "--file", str(lines)], tmp_path, **facts)

@@ -37,15 +37,26 @@ def test_the_readme_example_works_as_printed(tmp_path: Path) -> None:
                 until(lambda w=wanted: w in log_path.read_text(), 60, f"{wanted!r} in the log")
             elif how == "run":
                 outputs += [_run(["bash", "-c", line.removeprefix("$ ")], tmp_path, env) for line in text.splitlines()]
+            elif how == "run until it does":  # it waits for what was asked for before
+                outputs += [_insist(line.removeprefix("$ "), tmp_path, env) for line in text.splitlines()]
             elif how == "python":
                 outputs.append(_run([sys.executable, "-c", text], tmp_path, env))
     finally:
         for process in background:
             process.send_signal(signal.SIGINT)
             process.wait(30)
-    assert len(outputs) == 8
+    assert len(outputs) == 15
+    assert "redriven: 1 of 1" in outputs[11] and "paused by" in outputs[13]
     assert "published task" in outputs[0]
     assert all(process.returncode == 0 for process in background)
+
+
+def _insist(line: str, folder: Path, env: dict[str, str]) -> str:
+    def done() -> str:
+        ran = subprocess.run(["bash", "-c", line], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+        return ran.stdout if ran.returncode == 0 else ""
+
+    return until(done, 60, line)
 
 
 def _run(command: list[str], folder: Path, env: dict[str, str]) -> str:
