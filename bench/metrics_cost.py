@@ -1,8 +1,9 @@
 """What metrics cost: `python bench/metrics_cost.py [ROUNDS]`, on an idle machine.
 
-CPU seconds of PSTP's processes for the same 100,000 tasks, with all counting and without any, in turns.  Given are the
-median of the rounds' differences and a 95 % confidence interval of it (bootstrap).  Counting includes librdkafka's
-statistics; a scrape is measured by itself and added as often as one comes each ten seconds.
+CPU seconds of PSTP's processes for the same tasks, with all counting and without any, in turns; what processes use to
+start and stop is taken off.  Given are the median of the rounds' differences and a 95 % confidence interval of it
+(bootstrap).  Counting includes librdkafka's statistics; a scrape is measured by itself and added as often as one comes
+each ten seconds.
 """
 
 import random
@@ -20,7 +21,7 @@ from pstp.bench.work import WORKS
 ROUNDS = 7
 SCRAPE_EVERY_S = 10
 HERE = Path(__file__).parent
-SIDES = {"scheduler and worker": sides.pstp_workers, "pstp run": sides.pstp_local}
+SIDES = {"pstp run": (sides.pstp_local, 200_000), "scheduler and worker": (sides.pstp_workers, 50_000)}
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -61,19 +62,21 @@ def get(address: str) -> bytes:
 
 
 def main(rounds: int) -> None:
-    work = WORKS["0ms"]
     with Bed() as bed:
         scrape_s, size = scrape_cost_s(bed)
         print(f"one scrape of a scheduler: {scrape_s * 1e3:.1f} ms of CPU, {size:,} bytes", flush=True)
-        for name, run in SIDES.items():
+        for name, (run, tasks) in SIDES.items():
+            work = WORKS["0ms"]._replace(tasks=tasks)
+            env = {"PYTHONPATH": HERE / "uncounted"}
+            start_s = run(bed, work._replace(tasks=100), BENCH_UNCOUNTED="1", **env).cpu_s
             shares, extras, spent = [], [], []
             for number in range(rounds + 1):  # the first one warms up
                 used = {}
                 order = ("0", "1") if number % 2 else ("1", "0")
                 for uncounted in order:
-                    result = run(bed, work, PYTHONPATH=HERE / "uncounted", BENCH_UNCOUNTED=uncounted)
+                    result = run(bed, work, BENCH_UNCOUNTED=uncounted, **env)
                     scrapes = result.seconds / SCRAPE_EVERY_S if uncounted == "0" else 0
-                    used[uncounted] = (result.cpu_s + scrapes * scrape_s) * 100_000 / result.tasks
+                    used[uncounted] = (result.cpu_s - start_s + scrapes * scrape_s) * 100_000 / result.tasks
                 print(f"{name}, round {number}: {used['0']:.2f} s counting, {used['1']:.2f} s not", flush=True)
                 if number:
                     shares.append(used["0"] / used["1"] - 1)

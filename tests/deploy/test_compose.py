@@ -38,6 +38,16 @@ def test_what_it_mounts_is_there() -> None:
     )
 
 
+def test_prometheus_is_told_of_every_process() -> None:
+    """Through the volume in which each writes its file, and under the same address for all."""
+    served = {name: service for name, service in OURS.items() if name not in ("topics", "pstp")}
+    assert len(served) == 5
+    for name, service in served.items():
+        assert "targets:/data/targets" in service["volumes"], name
+        assert service["environment"]["PSTP_HTTP"] == "0.0.0.0:8001", name
+    assert "targets:/.pstp/targets:ro" in COMPOSE["services"]["prometheus"]["volumes"]
+
+
 def test_its_processes_run_together_and_do_a_task(tmp_path: Path) -> None:
     with EmbeddedBroker(tmp_path / "kafka") as broker:
         keys = tmp_path / "keys.json"
@@ -65,7 +75,7 @@ def test_its_processes_run_together_and_do_a_task(tmp_path: Path) -> None:
         ]
         history = History(Settings(bootstrap_servers=broker.bootstrap))
         try:
-            until(lambda: len(list((tmp_path / "targets").glob("*.json"))) == len(running) - 1 == 4, 60)
+            until(lambda: len(list((tmp_path / "targets").glob("*.json"))) == len(running) == 5, 60)
             assert run("pstp").returncode == 0
             history.wait(lambda h: h.count(TaskState.SUCCEEDED) == 1, 60)
         finally:
