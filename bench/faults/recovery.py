@@ -18,7 +18,7 @@ from typing import Any, Final
 import confluent_kafka as ck
 
 from pstp.broker import EmbeddedBroker
-from streams import rows
+from streams import limits, rows
 from streams.murmur2 import home_partition
 from streams.rows import ROW_FORMAT, PartitionRow, TaskRow
 from streams.settings import Settings
@@ -27,6 +27,8 @@ from streams.topics import create_topics, verify_identity
 
 PARTITIONS: Final = 32
 PER_GROUP: Final = 100
+TOMBSTONES_KEPT_S: Final = 2 * limits.POLL_INTERVAL_MS_MAX / 1000
+CLEANER_S: Final = 60.0
 VALUE: Final = b'{"type":"sync.customer","payload":{"id":123456,"changed":["name","address","phone"]}}'
 Row = tuple[int, bytes, bytes | None]
 
@@ -88,11 +90,17 @@ def rss_max_mib() -> int:
     return next(int(line.split()[1]) >> 10 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-def measure(broker: EmbeddedBroker, kind: str, count: int, wait_s: float) -> dict[str, Any]:
+def measure(broker: EmbeddedBroker, kind: str, count: int, before: int = 0) -> dict[str, Any]:
+    """`before`: tasks that had come and gone long ago.  Kafka keeps a tombstone for `delete.retention.ms`, and cleans a
+    log when new records come; so they are left alone for longer than that."""
     settings = Settings(app=f"{kind}{count}", bootstrap_servers=broker.bootstrap, partitions=PARTITIONS)
     create_topics(settings)
+    if before:
+        write(settings, kind, before)
+        time.sleep(TOMBSTONES_KEPT_S + CLEANER_S)
     write(settings, kind, count)
-    time.sleep(wait_s)
+    if kind == "finished":
+        time.sleep(CLEANER_S)
     command = [sys.executable, "-m", "bench.faults.recovery", "--load", settings.app]
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, env=os.environ | {"PSTP_BOOTSTRAP_SERVERS": broker.bootstrap}
@@ -100,18 +108,17 @@ def measure(broker: EmbeddedBroker, kind: str, count: int, wait_s: float) -> dic
     assert child.stdout is not None
     answer = json.loads(child.stdout.read().splitlines()[-1])  # behind log lines
     child.wait()
-    return {"kind": kind, "count": count, **answer}
+    return {"kind": kind, "count": count, "before": before, **answer}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="where the JSON goes")
-    parser.add_argument("--finished", type=int, default=5_000_000, help="tasks that came and went")
     parser.add_argument(
-        "--cleaner-s",
-        type=float,
-        default=900,
-        help="time for the log cleaner after those",
+        "--finished",
+        type=int,
+        default=5_000_000,
+        help="tasks that came and went long ago, before a tenth as many just now",
     )
     parser.add_argument("--only", help="one kind: parked, state, finished")
     parser.add_argument("--load", help=argparse.SUPPRESS)
@@ -119,13 +126,13 @@ def main() -> None:
     if options.load:
         print(json.dumps(load(Settings(app=options.load, partitions=PARTITIONS))))
         return
-    runs = [("parked", 10_000), ("parked", 100_000), ("parked", 1_000_000), ("state", 1_000_000)]
-    runs += [("finished", options.finished // 10), ("finished", options.finished)]
+    runs = [("parked", 10_000, 0), ("parked", 100_000, 0), ("parked", 1_000_000, 0), ("state", 1_000_000, 0)]
+    runs += [("finished", options.finished // 10, 0), ("finished", options.finished // 10, options.finished)]
     with TemporaryDirectory() as folder, EmbeddedBroker(Path(folder) / "kafka") as broker:
         found = []
-        for kind, count in runs:
+        for kind, count, before in runs:
             if options.only in (None, kind):
-                found.append(measure(broker, kind, count, options.cleaner_s if kind == "finished" else 0))
+                found.append(measure(broker, kind, count, before))
                 print(json.dumps(found[-1]), flush=True)
     if options.out:
         options.out.write_text(json.dumps({"recovery": found}, indent=1) + "\n")
