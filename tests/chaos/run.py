@@ -5,11 +5,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from pstp import top
+from pstp.verify.reader import TopicReader
 from streams.settings import Settings
 from streams.topics import create_topics
 from tests.chaos import clock
@@ -147,6 +149,15 @@ class Run:
                 return
             time.sleep(0.2)
 
+    def _keep_history(self, settings: Settings) -> None:
+        """For `pstp verify --dump`, and for whoever looks for the cause: the broker's data goes with the run."""
+        topic = settings.topic("task-events")
+        with (self._folder / "history.jsonl").open("wb") as file, closing(TopicReader(settings, topic)) as reader:
+            for partition in reader.bounds:
+                for message in reader.read(partition):
+                    place = b'{"partition":%d,"offset":%d,"value":' % (partition, message.offset() or 0)
+                    file.write(place + (message.value() or b"null") + b"}\n")
+
     def _exported(self, settings: Settings) -> dict[str, int]:
         """State changes as the schedulers' metrics count them, once every partition has an owner again."""
         deadline_s = time.monotonic() + _STILL_S_MAX
@@ -178,6 +189,8 @@ class Run:
                 f"{count} repeats of the kind {kind!r}, though nothing was done to a worker"
                 for kind, count in verdict.repeats.items() if not kind.endswith("asked for by the handler")
             ]  # fmt: skip
+        if not verdict.ok:
+            self._keep_history(stage.settings)
         proxy = stage.cluster.proxy
         return Outcome(
             self._options, Counter(fault.nemesis for fault in stage.faults.all()), verdict,
