@@ -19,5 +19,5 @@ export default defineConfig(({ mode }) => ({
   },
   worker: { format: "es" as const },
   ...(mode === "fixtures" ? {} : { server: { proxy: SERVER } }),
-  test: { include: ["tests/**/*.test.ts"] },
+  test: { include: ["tests/**/*.test.ts"], testTimeout: 60_000 },
 }));

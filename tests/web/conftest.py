@@ -48,6 +48,9 @@ def engine(database_url: str) -> Iterator[Engine]:
     opened.dispose()
 
 
+UP_S = 120.0  # several processes come up at once, beside other test processes
+
+
 class Served:
     """A whole system with its web server: real processes, an app of its own on the run's broker."""
 
@@ -60,10 +63,10 @@ class Served:
     def start(self, *options: str) -> Process:
         self._starts += 1
         self.process = self.system.start(f"web{self._starts}", ["web", *options], self.web)
-        said = until(lambda: re.search(r"answers on (http://\S+);", self.process.log()), what="pstp web answers")
+        said = until(lambda: re.search(r"answers on (http://\S+);", self.process.log()), UP_S, "pstp web answers")
         self.url = said.group(1)
         self.web["web_address"] = self.url.removeprefix("http://")  # the same again, for those who come back
-        until(lambda: self.client.get("/readyz").status_code == 200, what="caught up")
+        until(lambda: self.client.get("/readyz").status_code == 200, UP_S, "caught up")
         return self.process
 
     @cached_property
@@ -102,5 +105,6 @@ def served(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with System(settings, tmp_path_factory.mktemp("served")) as system:
         system.scheduler()
         system.worker()
-        until(lambda: system.metric("s1", "pstp_partitions_owned") == settings.partitions, what="all have an owner")
+        until(lambda: system.http("s1"), UP_S, "the scheduler is up")
+        until(lambda: system.metric("s1", "pstp_partitions_owned") == settings.partitions, UP_S, "all have an owner")
         yield Served(system)

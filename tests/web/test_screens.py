@@ -95,9 +95,9 @@ def test_the_keyboard_goes_everywhere(tab: Tab, served: Served, seen: str) -> No
     page.keyboard.press("Escape")  # nothing was sent
     expect(page.locator("dialog[open]")).to_have_count(0)
     assert served.get("/api/groups/detail", id="seen")["state"] == "idle"
-    dark = page.locator(".v-theme--dark").count()
+    dark = page.locator(".v-application.v-theme--dark").count()
     page.keyboard.press("t")
-    expect(page.locator(".v-theme--dark")).to_have_count(0 if dark else 1)
+    expect(page.locator(".v-application.v-theme--dark")).to_have_count(0 if dark else 1)
     page.locator(".lane canvas").focus()
     page.keyboard.press("ArrowLeft")
     page.get_by_text("selected", exact=True).wait_for()
@@ -122,7 +122,7 @@ def test_single_keys_can_be_switched_off_and_never_act_while_typing(tab: Tab, se
     page.get_by_label("Find a group").click()
     page.keyboard.type("gd p")
     assert page.url.startswith(f"{served.url}/groups")
-    page.locator("h1").click()
+    page.locator("main h1").first.click()
     page.keyboard.press("?")
     page.get_by_label("Single keys are on").uncheck()
     page.keyboard.press("Escape")
@@ -252,26 +252,27 @@ def test_what_cannot_be_loaded_says_so_and_is_tried_again(tab: Tab, served: Serv
         alert.get_by_text("request r-17").wait_for()
         assert axe(page) == [], path
         page.unroute(request)
-        page.get_by_role("button", name="Try again").click()
+        if path != "/workers":  # that one tries again by itself
+            page.get_by_role("button", name="Try again").click()
         expect(page.get_by_text("an error of ours")).to_have_count(0)
         tab.live()
     page = tab.go("/group?id=never-heard-of")
     page.get_by_text("no such group in the read model").wait_for()
 
 
+HOLD = """
+const real = window.fetch;
+const gate = new Promise((open) => { window.release = open; });
+window.fetch = async (...asked) => { await gate; return real(...asked); };
+"""
+
+
 def test_what_is_on_its_way_is_a_skeleton(tab: Tab, served: Served, seen: str) -> None:
-    waiting: list[Any] = []
-    for path, request in (("/group?id=seen", "**/api/groups/detail*"), ("/dead-letters", "**/api/dead-letters*"),
-                          ("/workers", "**/api/members"), ("/groups", "**/api/groups/columns")):  # fmt: skip
-        tab.page.route(request, waiting.append)
+    tab.page.add_init_script(HOLD)
+    for path in ("/group?id=seen", f"/task?id={seen}", "/dead-letters", "/workers", "/groups", "/"):
         page = tab.go(path)
         page.locator("[aria-busy=true]").first.wait_for()
-        while not waiting:
-            page.wait_for_timeout(20)
-        page.unroute(request)
-        for route in waiting:
-            route.continue_()
-        waiting.clear()
+        page.evaluate("window.release()")
         expect(page.locator("[aria-busy=true]")).to_have_count(0, timeout=WAIT_MS)
     assert tab.troubles == []
 
@@ -308,8 +309,8 @@ def test_hostile_texts_are_shown_as_they_are_on_every_screen(tab: Tab, served: S
     tab.go("/groups")
     page = tab.live()
     page.get_by_label("Find a group").fill(text)
-    page.locator("[role=row]").filter(has_text=text[:20].split("\t")[0]).first.click()
-    page.locator("h1").wait_for()
+    page.locator("[role=row]").filter(has_text=text[:8]).first.click()
+    page.locator("main h1.big").wait_for()
     assert page.evaluate("new URL(location.href).searchParams.get('id')") == text
     page.get_by_role("button", name="Pause", exact=True).click()
     page.locator("dialog[open]").get_by_label("Note for the history").fill(text)

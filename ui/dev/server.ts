@@ -40,7 +40,7 @@ function executions(seed: number): object[] {
 function detail(id: string): object {
   const runs = executions(id.length);
   return {
-    group: id, state: "running", partition: 7, groupState: '{"flights":112,"miles":98230,"last":{"from":"JFK","to":"SFO","id":9007199254740993}}', executions: runs,
+    group: id, state: "running", partition: 7, older: null, groupState: '{"flights":112,"miles":98230,"last":{"from":"JFK","to":"SFO","id":9007199254740993}}', executions: runs,
     parked: Array.from({ length: 40 }, (_, i) => ({ taskId: `3-${1046 + i}`, type: "flight.log", state: "parked", attempt: 0, sequence: String(900 + i) })),
     explanation: {
       phase: "running", head: { taskId: "3-1045", type: "flight.log", state: "running", attempt: 2, worker: "worker-1", sinceMs: Date.now() - 4300 },
@@ -54,7 +54,7 @@ function task(id: string): object {
   return {
     taskId: id, group: ids[3], type: "flight.log", state: "succeeded", attempt: 2, sequence: "4294967311", payload: '{"carrier":"UA","flight":1545,"big":90071992547409931}', payloadCut: false,
     result: '{"rows":12}', error: { type: "TimeoutError", message: "no answer from upstream in 5 s", traceback: "Traceback (most recent call last):\n  …" }, progress: null, note: null, worker: "worker-2", token: "12884902300",
-    events: steps.map((state, i) => ({ atMs: HEAD - 9000 + i * 800, state, kind: "task", attempt: i > 3 ? 2 : 1, worker: i > 1 ? "worker-2" : null, reason: state === "retrying" ? "failed" : null, note: null, partition: 3, offset: String(88100 + i) })),
+    events: steps.map((state, i) => ({ atMs: HEAD - 9000 + i * 800, state, kind: "task", attempt: i > 3 ? 2 : 1, worker: i > 1 ? "worker-2" : null, reason: state === "retrying" ? "failed" : null, note: null, partition: 3, offset: String(88100 + i), error: state === "retrying" ? "TimeoutError: no answer from upstream in 5 s" : null })),
   };
 }
 
@@ -100,8 +100,8 @@ export function fixtures(): Plugin {
           "/groups/columns": () => ({ ids, states, parked, done, sinceMs: ids.map(() => HEAD) }),
           "/groups/detail": () => detail(id),
           "/tasks/detail": () => task(id),
-          "/dead-letters": () => ({ items: letters }),
-          "/members": () => ({ items: members() }),
+          "/dead-letters": () => ({ items: letters, next: null, reasons: REASONS.reduce<Record<string, number>>((all, one, i) => ({ ...all, [one]: (all[one] ?? 0) + letters.filter((_, n) => n % 5 === i).length }), {}) }),
+          "/members": () => ({ items: members(), leaseS: 10 }),
         };
         const answer = answers[url.pathname] ?? (() => ({ commandId: "c", outcome: "done", partition: 7, offset: "1204331", refusal: null }));
         response.setHeader("content-type", "application/json");

@@ -24,6 +24,16 @@ describe("the time axis", () => {
     expect(axis.x(1) - axis.x(0)).toBeGreaterThanOrEqual(3);
   });
 
+  test("presses one that takes very long, so that the others can be seen, and says so", () => {
+    const short = Array.from({ length: 10 }, (_, i) => ({ start: i * 10, end: i * 10 + 10 }));
+    const axis = new TimeAxis([...short, { start: 100, end: 60_100 }], 1000, 20);
+    expect(axis.pieces.map((p) => p.pressed)).toEqual([false, true]);
+    expect(axis.x(100)).toBeGreaterThan(450);
+    expect(axis.x(60_100)).toBeCloseTo(1000, 6);
+    const alone = new TimeAxis([{ start: 0, end: 60_000 }], 1000, 20);
+    expect(alone.pieces.map((p) => p.pressed)).toEqual([false]);
+  });
+
   test("gives the time of a place back", () => {
     const axis = new TimeAxis(spans, 1000, 500);
     for (const time of [0, 37, 199, 10_000, 10_150]) expect(axis.time(axis.x(time))).toBeCloseTo(time, 3);

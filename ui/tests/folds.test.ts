@@ -92,6 +92,9 @@ describe("a hundred thousand groups", () => {
   });
 
   test("are not sorted again by a change of one", () => {
+    const table = new GroupTable();
+    const few = [...Array(500).keys()];
+    table.load({ ids: few.map((i) => `g${(i * 7919) % 500}`), states: few.map(() => "idle"), parked: few, done: few, sinceMs: few });
     const order = table.byName();
     table.apply({ group: "g5", state: "paused", parked: 1, done: 2, sinceMs: 3 }, 0);
     expect(table.byName()).toBe(order);
@@ -103,7 +106,7 @@ describe("a hundred thousand groups", () => {
     const counts = countStates(table, "G9999");
     const named = table.ids.filter((id) => id.startsWith("g9999"));
     expect([...counts.values()].reduce((a, b) => a + b, 0)).toBe(named.length);
-    expect(countStates(table, "").get("paused")).toBe(1);
+    expect(countStates(table, "").get("running")).toBe(10_000);
   });
 });
 

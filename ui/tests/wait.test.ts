@@ -17,7 +17,7 @@ test.each<[string, Explanation, string]>([
 test("its parts are links to what they name", () => {
   const links = (e: Explanation): unknown => waitSentence(e, 5000).filter((p) => p.to).map((p) => [p.to, p.text]);
   expect(links({ phase: "running", head, parked: 2, limiter: "free slots", expectedMs: 7000 })).toEqual([
-    ["task", "3-7"], ["workers", "worker-1"], ["line", "2 tasks are"], ["workers", "free slots"], ["lane", "in about 2.0 s"],
+    ["task", "3-7"], ["workers", "worker-1"], ["line", "2 tasks"], ["workers", "free slots"], ["lane", "in about 2.0 s"],
   ]);
-  expect(links({ phase: "paused", head: null, parked: 1, paused: { actor: "ops", note: "", sinceMs: 0 } })).toEqual([["actions", "Paused by ops"], ["line", "1 task is"]]);
+  expect(links({ phase: "paused", head: null, parked: 1, paused: { actor: "ops", note: "", sinceMs: 0 } })).toEqual([["actions", "Paused by ops"], ["line", "1 task"]]);
 });

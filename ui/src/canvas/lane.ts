@@ -33,6 +33,7 @@ export function drawLane(canvas: HTMLCanvasElement, axis: TimeAxis, bars: readon
   folds(ctx, axis, view.height, color);
   for (const bar of bars) if (!bar.overlaps) drawBar(ctx, axis, bar, high, view, color);
   for (const bar of bars) if (bar.overlaps) drawBar(ctx, axis, bar, high, view, color);
+  for (const piece of axis.pieces) if (piece.pressed) pressed(ctx, (piece.x0 + piece.x1) / 2, view.height, color);
   if (view.next) next(ctx, Math.round(axis.width), high, view.next, color);
 }
 
@@ -157,6 +158,18 @@ function zigzag(ctx: CanvasRenderingContext2D, x: number, height: number, room: 
   for (let y = TOP + 4, side = -swing; y <= height - BOTTOM - 4; y += 6, side = -side) ctx.lineTo(x + side, y);
   ctx.stroke();
   ctx.globalAlpha = 1;
+}
+
+/** Two strokes across what is drawn shorter than its time. */
+function pressed(ctx: CanvasRenderingContext2D, x: number, height: number, color: Color): void {
+  ctx.strokeStyle = color("--bg");
+  ctx.lineWidth = 2;
+  ctx.beginPath();
+  for (const side of [-4, 4]) {
+    ctx.moveTo(x + side - 5, height - BOTTOM);
+    ctx.lineTo(x + side + 5, TOP);
+  }
+  ctx.stroke();
 }
 
 /** Right of "now": the parked line in its order, and the ghost of a redrive at the place where it would land. */

@@ -60,8 +60,8 @@ function blocker(e: Explanation, nowMs: number): Part[] {
 
 function position(e: Explanation): Part[] {
   if (e.parked === 0) return e.head ? [{ text: " Nothing is parked behind it." }] : [];
-  const many = e.parked === 1 ? "1 task is" : `${e.parked.toLocaleString("en")} tasks are`;
-  return [{ text: " " }, { text: many, to: "line" }, { text: " parked behind it, in order." }];
+  const [many, are] = e.parked === 1 ? ["1 task", "is"] : [`${e.parked.toLocaleString("en")} tasks`, "are"];
+  return [{ text: " " }, { text: many, to: "line" }, { text: ` ${are} parked behind it, in order.` }];
 }
 
 function nth(attempt: number): string {
