@@ -64,16 +64,18 @@ def page(figures: dict[str, Any]) -> str:
     return "\n".join([*lines, *operating(figures.get("operating", {}))]) + "\n"
 
 
-def operating(figures: dict[str, dict[str, float]]) -> list[str]:
-    if not figures:
+def operating(measured: dict[str, Any]) -> list[str]:
+    if not measured:
         return []
     return [
         "", "## What an operator waits for, and what waits for its time", "",
-        "At idle. Cancelled: from sending the command until the handler had ended, by its worker's clock: later",
-        "than when it was reached. Due: from the end of a backoff until the next attempt ran.", "",
+        "Nothing else to do for PSTP; load average of the two cores, which others used as well: "
+        f"{measured['load_average']}.",
+        "Cancelled: from sending the command until the handler had ended, by its worker's clock, which is later than",
+        "when it was reached. Due: from the end of a backoff until the next attempt ran.", "",
         "| what | p50 s | p95 s | max s | goal |", "|---|---|---|---|---|",
         *(f"| {what} | {f['p50_s']} | {f['p95_s']} | {f['max_s']} | {'1 s' if 'cancelled' in what else '0.2 s'} |"
-          for what, f in figures.items()),
+          for what, f in measured["figures"].items()),
     ]  # fmt: skip
 
 
