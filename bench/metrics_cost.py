@@ -11,17 +11,21 @@ import statistics
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pstp.bench import sides
 from pstp.bench.bed import Bed
 from pstp.bench.machine import cpu_s
-from pstp.bench.work import WORKS
+from pstp.bench.work import WORKS, Work
+from streams.errors import UserError
 
-ROUNDS = 7
+Run = Callable[..., sides.Result]
+ROUNDS, TRIES = 7, 4
 SCRAPE_EVERY_S = 10
 HERE = Path(__file__).parent
-SIDES = {"pstp run": (sides.pstp_local, 200_000), "scheduler and worker": (sides.pstp_workers, 50_000)}
+SIDES = {"pstp run": (sides.pstp_local, 100_000), "scheduler and worker": (sides.pstp_workers, 30_000)}
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -52,6 +56,18 @@ def scrape_cost_s(bed: Bed) -> tuple[float, int]:
     return used_s / count, size
 
 
+def ran(run: Run, bed: Bed, work: Work, **env: Any) -> sides.Result:
+    """Once more where the machine was too busy to see it to its end."""
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            return run(bed, work, **env)
+        except UserError as error:
+            print(f"not counted: {error}", flush=True)
+            if not left:
+                raise
+    raise AssertionError
+
+
 def get(address: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=10) as answer:
@@ -68,13 +84,13 @@ def main(rounds: int) -> None:
         for name, (run, tasks) in SIDES.items():
             work = WORKS["0ms"]._replace(tasks=tasks)
             env = {"PYTHONPATH": HERE / "uncounted"}
-            start_s = run(bed, work._replace(tasks=100), BENCH_UNCOUNTED="1", **env).cpu_s
+            start_s = ran(run, bed, work._replace(tasks=100), BENCH_UNCOUNTED="1", **env).cpu_s
             shares, extras, spent = [], [], []
             for number in range(rounds + 1):  # the first one warms up
                 used = {}
                 order = ("0", "1") if number % 2 else ("1", "0")
                 for uncounted in order:
-                    result = run(bed, work, BENCH_UNCOUNTED=uncounted, **env)
+                    result = ran(run, bed, work, BENCH_UNCOUNTED=uncounted, **env)
                     scrapes = result.seconds / SCRAPE_EVERY_S if uncounted == "0" else 0
                     used[uncounted] = (result.cpu_s - start_s + scrapes * scrape_s) * 100_000 / result.tasks
                 print(f"{name}, round {number}: {used['0']:.2f} s counting, {used['1']:.2f} s not", flush=True)

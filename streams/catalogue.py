@@ -74,7 +74,7 @@ SCHEDULER: Final = (
     _gauge("intake_paused", "Partitions whose intake of tasks pauses because they are full"),
     _gauge("groups_without_handler", "Ready heads of types that no live worker handles", "type"),
     _gauge("tasks_parked", "Tasks behind a head"),
-    _gauge("tasks_in_flight", "Tasks dispatched or running", "type"),
+    _gauge("tasks_in_flight", "Heads dispatched or running; the rest of a run counts as parked", "type"),
     _gauge("oldest_unfinished_seconds", "Age of the oldest unfinished task, to a tenth of a second"),
     _gauge("slots", "Slots of live workers, as this scheduler hears of them"),
     _gauge("workers", "Live workers, as this scheduler hears of them"),
