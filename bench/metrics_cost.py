@@ -1,4 +1,4 @@
-"""What metrics cost: `python bench/metrics_cost.py [ROUNDS]`, on an idle machine.
+"""What metrics cost: `python bench/metrics_cost.py [ROUNDS [SIDE]]`, on an idle machine.
 
 CPU seconds of PSTP's processes for the same tasks, with all counting and without any, in turns; what processes use to
 start and stop is taken off.  Given are the median of the rounds' differences and a 95 % confidence interval of it
@@ -77,11 +77,12 @@ def get(address: str) -> bytes:
         return b""
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, wanted: set[str]) -> None:
     with Bed() as bed:
         scrape_s, size = scrape_cost_s(bed)
         print(f"one scrape of a scheduler: {scrape_s * 1e3:.1f} ms of CPU, {size:,} bytes", flush=True)
-        for name, (run, tasks) in SIDES.items():
+        for name in [name for name in SIDES if name in wanted]:
+            run, tasks = SIDES[name]
             work = WORKS["0ms"]._replace(tasks=tasks)
             env = {"PYTHONPATH": HERE / "uncounted"}
             start_s = ran(run, bed, work._replace(tasks=100), BENCH_UNCOUNTED="1", **env).cpu_s
@@ -106,4 +107,4 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS, set(sys.argv[2:]) or set(SIDES))

@@ -54,10 +54,10 @@ def test_a_scrape_does_not_grow_with_what_clients_make_up(system: System, groups
     # One of each kind of thing that is going to happen.
     publish(system, ["one", "other"], "outcome", {"do": "reject"})
     publish(system, ["one", "other"])
+    system.history.wait_terminal(4)
     assert system.run("pause", "other").returncode == 0
     publish(system, ["other"])
     ask_web(system, ["one"])
-    system.history.wait_terminal(4)
     before = scrape_all(system.folder)
 
     publish(system, (f"{MARK}-{number}" for number in range(groups - len(HOSTILE))))
@@ -87,10 +87,14 @@ def test_types_that_somebody_makes_up_count_together(system: System) -> None:
     """Types are named by publishers, too: beyond a hundred they share a label."""
     system.scheduler("s1")
     until(lambda: addresses(system.folder).keys() == {"s1"})
-    for number in range(400):
-        system.publish(f"g{number}", HOSTILE[number][:150] if number < len(HOSTILE) else f"{number}" + "t" * 150)
+    for number, name in enumerate(HOSTILE):
+        system.publish(f"g{number}", name[:150])
     system.flush()
-    until(lambda: figure(scrape_all(system.folder)["s1"], "pstp_groups_ready") == 400)
+    until(lambda: figure(scrape_all(system.folder)["s1"], "pstp_groups_ready") == len(HOSTILE), 60)
+    for number in range(len(HOSTILE), 400):
+        system.publish(f"g{number}", f"{number}" + "t" * 150)
+    system.flush()
+    until(lambda: figure(scrape_all(system.folder)["s1"], "pstp_groups_ready") == 400, 60)
     text = scrape_all(system.folder)["s1"]
     types = {dict(labels).get("type") for _, labels in series(text)} - {None}
     assert len(types) <= 101 and "(other)" in types
