@@ -50,7 +50,7 @@ class LocalRunner:
         faults.mask(settings.secret_texts())
         self.metrics = LocalMetrics()
         self.lease = Lease(settings, mono_ns() - int(settings.silence_s * _NS))  # out: nothing is proven yet
-        self.running: set[LocalRun] = set()
+        self.running: dict[LocalRun, None] = {}  # in the order in which they began
         self._keeper = LeaseKeeper(settings, self._fence)
         self._threads, self._children = ThreadExecutor(), ProcessExecutor(registry)
         self._loop_executor = LoopHere()
@@ -90,7 +90,7 @@ class LocalRunner:
 
     def begin(self, start: Start) -> None:
         run = LocalRun(self, start)
-        self.running.add(run)
+        self.running[run] = None
         self._empty.clear()
         self._keeper.add(run)
         run.begin()
@@ -101,7 +101,7 @@ class LocalRunner:
         """What a driver runs has left the lane."""
         run = LocalRun(self, start)
         run.execution.adopt(started, task, handle)
-        self.running.add(run)
+        self.running[run] = None
         self._empty.clear()
         self._keeper.add(run)
         return run
@@ -200,7 +200,7 @@ class LocalRunner:
     def _note_end(self, run: "LocalRun", reports: tuple[Report, ...]) -> None:
         if run not in self.running:
             return
-        self.running.discard(run)
+        del self.running[run]
         self._keeper.discard(run)
         if not self.running and (self._drivers is None or not self._drivers.active):
             self._empty.set()

@@ -209,11 +209,8 @@ class Engine:
         """
         self.drop(partition.number)  # a rebalance may give again what it never took
         self._now = now
-        gone = partition.left_by in dead or partition.left_by == self.boot_id
-        if partition.left_running:
-            partition.careful_below = partition.counter
-            if not gone:  # it stops within a lease of its last commit, which was before we fenced it
-                partition.quiet_until_ms = now.mono_ms + self._lease_ms
+        gone = dead | {self.boot_id}
+        self._be_careful(partition, gone)
         partition.begin_epoch()
         self.partitions[partition.number] = partition
         for entry in list(partition.entries.values()):
@@ -241,7 +238,7 @@ class Engine:
                     self._hold(entry, worker=head.worker)
                     self._out_again(out, entry, head.token)
                     self.watch.running(out, head.token, now.mono_ms)
-                    if gone and head.claim_id == CLAIM_PREFIX + partition.left_by:
+                    if head.claim_id.removeprefix(CLAIM_PREFIX) in gone:
                         self._ended_with_its_process(partition, entry)
                 case Phase.IDLE:
                     raise machine.IllegalTransition("a head is never idle")
@@ -251,6 +248,19 @@ class Engine:
     def _out_again(self, out: Out, entry: Entry, token: int) -> None:
         if entry.task is not None:
             self.breakers.still_out(entry.task.type, Place(out.partition, token))
+
+    def _be_careful(self, partition: Partition, gone: frozenset[str]) -> None:
+        """After owners that ran handlers themselves and did not let go.
+
+        One that is not known to be gone stops within a lease of its last commit, which was before we fenced it.
+        """
+        if partition.left_running:
+            partition.left_running = False  # it is told in our rows from now on
+            partition.careful_below = partition.counter
+            partition.careful_end = max(partition.careful_end, partition.tasks_end)
+        partition.may_run = tuple(boot_id for boot_id in partition.may_run if boot_id not in gone)
+        partition.quiet_until_ms = self._now.mono_ms + self._lease_ms if partition.may_run else 0
+        partition.quiet = []
 
     def _adopt_held(self, out: Out, group: Group) -> None:
         """Say again what the owner before may have said to nobody; all of it is harmless twice."""
@@ -280,6 +290,8 @@ class Engine:
         self.breakers.drop_partition(number)
         self._told = dict.fromkeys(self._told)  # it may stand in a transaction that has failed
         partition.held.clear()  # their offsets are not committed: they come again
+        partition.asked.clear()
+        partition.end_behind_held = partition.end_behind_asked = 0
         self._dirty = {k: e for k, e in self._dirty.items() if k[0] != number}
         self._moved = {e: p for e, p in self._moved.items() if p is not partition}
         for heap in (self._delays, self._times):
@@ -323,6 +335,11 @@ class Engine:
     def take_in(self, records: Iterable[Input], ends: dict[tuple[str, int], int], now: Now) -> None:
         """The first part of a step.  What follows from it comes with the next step, or begins here at once."""
         self._now = now
+        self._take_all(records)
+        self._take_held()
+        self._note_ends(ends)
+
+    def _take_all(self, records: Iterable[Input]) -> None:
         for record in records:
             partition = self.partitions.get(record.partition)
             if partition is None or record.partition in self.stopped:
@@ -333,8 +350,6 @@ class Engine:
                 self._stop_before(partition, record, error)
             except Exception as error:
                 raise RecordFailed(record) from error
-        self._take_held()
-        self._note_ends(ends)
 
     def cut(self) -> list[Output]:
         """All that has happened since the last cut, as the records of one transaction."""
@@ -357,6 +372,9 @@ class Engine:
             return
         if record.topic == "tasks" and self.flow.pauses and self._must_wait(partition, record):
             partition.held.append(record)
+            return
+        if record.topic == "commands" and partition.quiet_until_ms:
+            partition.asked.append(record)  # who may still run the task it is about hears of no command
             return
         partition.next_offsets[record.topic] = partition.read_up_to[record.topic] = record.offset + 1
         partition.changed = True
@@ -406,6 +424,9 @@ class Engine:
             if topic == "tasks" and partition is not None and partition.held:
                 partition.end_behind_held = end  # it is told once
                 continue
+            if topic == "commands" and partition is not None and partition.asked:
+                partition.end_behind_asked = end
+                continue
             if partition is not None and number not in self.stopped and end > partition.read_up_to[topic]:
                 partition.read_up_to[topic] = end
                 partition.changed = True  # so that committed offsets, and lag as others see it, follow
@@ -447,6 +468,8 @@ class Engine:
             self.counts["accepted", self._label(task.type)] += 1
             self.express.add(partition, task, record, self._now)
             return
+        if (line := partition.lines.get(task.key)) is not None and self.express is not None:
+            self.express.settle(line)  # what goes another way stands behind those in the lane
         value = record.value or b""
         row = rows.TaskRow(rows.ROW_FORMAT, *origin, key, value, headers, self._now.wall_ms)
         if task.idempotency_key is not None and self._is_duplicate(partition, task, origin):
@@ -458,7 +481,7 @@ class Engine:
             self._turn_away(partition, task, row)
             return
         self._accept(partition, task, row)
-        if record.offset < partition.tasks_end and partition.left_running:
+        if record.offset < partition.careful_end:
             partition.careful_below = partition.counter
 
     def _turn_away(self, partition: Partition, task: AcceptedTask, row: rows.TaskRow) -> None:
@@ -866,20 +889,27 @@ class Engine:
         """It ran in a process that is gone.  If that was us, before we joined again, it was stopped in order."""
         head = entry.group.head
         assert head is not None
-        if partition.left_by == self.boot_id:
+        if head.claim_id == CLAIM_PREFIX + self.boot_id:
             report = Report(protocol.ReportKind.ABANDONED, head.sequence, head.token)
             self._feed(partition, entry, Reported(report, head.claim_id, head.worker))
         else:
             self._feed(partition, entry, LeaseExpired(head.token))
 
     def _end_quiet(self) -> None:
-        """The owner before has stopped by now whatever it was running: heads may begin."""
+        """The owners before have stopped by now whatever they were running: heads may begin."""
         for partition in self.partitions.values():
-            if partition.quiet and self._now.mono_ms >= partition.quiet_until_ms:
-                waiting, partition.quiet = partition.quiet, []
-                for entry in filter(None, map(partition.entries.get, waiting)):
-                    if entry.group.phase is Phase.READY and entry.group.may_start:
-                        self._make_ready(partition, entry)
+            if not partition.quiet_until_ms or self._now.mono_ms < partition.quiet_until_ms:
+                continue
+            partition.quiet_until_ms, partition.may_run, partition.changed = 0, (), True
+            waiting, partition.quiet = partition.quiet, []
+            for entry in filter(None, map(partition.entries.get, waiting)):
+                if entry.group.phase is Phase.READY and entry.group.may_start:
+                    self._make_ready(partition, entry)
+            asked, partition.asked = partition.asked, deque()
+            self._take_all(asked)
+            if partition.end_behind_asked:
+                self._note_ends({("commands", partition.number): partition.end_behind_asked})
+                partition.end_behind_asked = 0
 
     def prove(self) -> None:
         """Have the next cut write a row of each partition: its commit proves that they are still ours."""
@@ -1079,7 +1109,7 @@ class Engine:
 
     def _make_ready(self, partition: Partition, entry: Entry) -> None:
         assert entry.task is not None
-        if self._now.mono_ms < partition.quiet_until_ms:
+        if partition.quiet_until_ms:
             partition.quiet.append(entry.key)
         elif (partition.number, entry.key) not in self.ready:
             self.ready.add(partition.number, entry.key, entry.task.type)

@@ -92,7 +92,7 @@ class Express:
         self._engine, self._here = engine, here
         self._worker = history.Worker(engine.instance, engine.boot_id)
         self.waiting: deque[Line] = deque()
-        self.running: set[Item] = set()
+        self.running: dict[Item, None] = {}  # in the order in which they began
         self.count = 0
         self._wanted: tuple[int, int] | None = None
         self.on_room: Callable[[], None] = lambda: None
@@ -104,7 +104,7 @@ class Express:
     # -- in
 
     def takes(self, partition: Partition, task: AcceptedTask, record: "Input", now: Now) -> bool:
-        """Whether this task may go into the lane."""
+        """Whether this task may go into the lane; if not, its line, if there is one, has to settle."""
         here = self._here
         if not here.open or task.type not in here.express or task.type in here.allowed:
             return False
@@ -114,18 +114,15 @@ class Express:
             return False
         line = partition.lines.get(task.key)
         if line is not None:
-            if len(line.items) < LINE_MAX:
-                return True
-            self.settle(line)
-            return False
+            return len(line.items) < LINE_MAX
         entry = partition.entries.get(task.key)
         if entry is not None and entry.group != IDLE:
             return False
         if here.free <= 0 and here.workers is not None and here.workers.handles(task.type):
             return False  # workers help
-        if partition.left_running and record.offset < partition.tasks_end:
+        if record.offset < partition.careful_end:
             return False  # it may have begun before
-        return now.mono_ms >= partition.quiet_until_ms
+        return not partition.quiet_until_ms
 
     def add(self, partition: Partition, task: AcceptedTask, record: "Input", now: Now) -> None:
         line = partition.lines.get(task.key)
@@ -170,7 +167,7 @@ class Express:
             item = line.items[0]
             item.token = line.partition.next_number()
             item.started = moment
-            self.running.add(item)
+            self.running[item] = None
             return item
         return None
 
@@ -181,7 +178,7 @@ class Express:
 
     def succeeded(self, item: Item, ended: Moment, result: MaybeRaw = None, result_cut: bool = False) -> None:
         """It has succeeded, and there is nothing else to say of it."""
-        self.running.discard(item)
+        self.running.pop(item, None)
         if item.over:  # its partition was let go meanwhile
             return
         item.over = True
@@ -203,7 +200,7 @@ class Express:
     def hand_over(self, item: Item) -> Start | None:
         """It needs the machine: its line settles.  What to report about from now on; None if it has settled before."""
         if item in self.running and item.over:  # its partition was let go: nobody listens any more
-            self.running.discard(item)
+            del self.running[item]
             return self._start(item, None)
         if not item.over:
             self.settle(item.line)
@@ -222,7 +219,7 @@ class Express:
         """All that runs settles."""
         for item in list(self.running):
             if item.over:
-                self.running.discard(item)
+                del self.running[item]
                 self._handed.append((item, self._start(item, None)))
             else:
                 self.settle(item.line)
@@ -243,7 +240,7 @@ class Express:
             item.sequence = item.sequence or partition.next_number()
             engine.settle(partition, entry, item)
             if item in self.running:
-                self.running.discard(item)
+                del self.running[item]
                 self._handed.append((item, self._start(item, entry)))
         self._say_room()
 

@@ -164,7 +164,7 @@ class MembersView(threading.Thread):
         self._on_change = on_change
         self._lock = threading.Lock()
         self._heard: dict[str, Heard] = {}
-        self._first_offset: dict[str, int] = {}  # of each boot id that used our instance id
+        self._first_offset: dict[str, dict[str, int]] = {}  # of each boot id that used an instance id
         self._listened_mono_ms = now().mono_ms
         self._caught_up = threading.Event()
         self._stopping = threading.Event()
@@ -197,8 +197,16 @@ class MembersView(threading.Thread):
         own fencing: else a frozen process that wakes up would drive away its replacement.
         """
         with self._lock:
-            mine = self._first_offset.get(self._boot_id)
-            return mine is not None and any(offset > mine for offset in self._first_offset.values())
+            return self._has_follower(self._instance, self._boot_id)
+
+    def has_follower(self, instance: str, boot_id: str) -> bool:
+        """Whether the process that announces itself under this id is younger than that one, which was heard."""
+        with self._lock:
+            return self._has_follower(instance, boot_id)
+
+    def _has_follower(self, instance: str, boot_id: str) -> bool:
+        lives = self._first_offset.get(instance, {})
+        return boot_id in lives and max(lives.values()) > lives[boot_id]
 
     def wait_caught_up(self, timeout_s: float) -> bool:
         """Whether the topic was read to its end within `timeout_s`."""
@@ -274,8 +282,7 @@ class MembersView(threading.Thread):
         with self._lock:
             before = self._heard.get(name)
             self._heard[name] = Heard(member, now().mono_ms)
-            if name == self._instance:
-                self._first_offset.setdefault(member.boot_id, message.offset() or 0)
+            self._first_offset.setdefault(name, {}).setdefault(member.boot_id, message.offset() or 0)
         return before is None or msgspec.structs.replace(before.member, at_ms=member.at_ms) != member
 
     def _pass_over(self, name: str, why: str) -> bool:

@@ -112,13 +112,19 @@ class Partition:
         self.tasks = 0  # parked ones and heads
         self.held: deque[Any] = deque()  # records of `tasks` that wait until there is room; they are not taken in
         self.end_behind_held = 0  # the end of `tasks`, as it was told while some waited
-        # After an owner that ran handlers itself and did not let go: what it may have begun without a row that says so.
-        self.left_running = row is not None and row.runs_tasks and not row.released
-        self.left_by = row.boot_id if row else ""
         self.tasks_end = 0  # of `tasks`, as it was found when the partition was loaded
-        self.careful_below = 0  # tasks up to this sequence begin only when it is committed that they do
-        self.quiet_until_ms = 0  # monotonic: nothing begins before
+        # After an owner that ran handlers itself and did not let go: what it may have begun without a row that says so.
+        # It outlives the next owners, who may let go in order, or not, before it is over.
+        self.left_running = row is not None and row.runs_tasks and not row.released
+        self.may_run: tuple[str, ...] = row.may_run if row else ()  # boot ids of those that may not have ended
+        if row is not None and self.left_running:
+            self.may_run = (*self.may_run, row.boot_id)
+        # Tasks up to this sequence, or read below this offset, begin only when it is committed that they do.
+        self.careful_below, self.careful_end = row.careful if row else (0, 0)
+        self.quiet_until_ms = 0  # monotonic: until then nothing begins, and no command is taken in; 0 when it is over
         self.quiet: list[bytes] = []  # groups whose heads wait for that
+        self.asked: deque[Any] = deque()  # records of `commands` that do
+        self.end_behind_asked = 0
 
     def next_number(self) -> int:
         """The next token or sequence.  Raises `BrokenInvariant` when 2**53 are used up."""
@@ -142,7 +148,7 @@ class Partition:
         return rows.encode(
             PartitionRow(
                 rows.ROW_FORMAT, self.counter, self.next_offsets, self.origins, owner, boot_id, released,
-                self.input_ids, self.totals, runs_tasks,
+                self.input_ids, self.totals, runs_tasks, self.may_run, (self.careful_below, self.careful_end),
             )
         )  # fmt: skip
 
@@ -152,7 +158,7 @@ class Partition:
             if self.input_ids.get(topic, input_ids[topic]) != input_ids[topic]:
                 self.next_offsets[topic] = self.read_up_to[topic] = 0
                 if topic == "tasks":
-                    self.origins = {}
+                    self.origins, self.careful_end = {}, 0
         self.input_ids = {topic: input_ids[topic] for topic in INPUTS}
 
 

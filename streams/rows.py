@@ -55,6 +55,8 @@ class PartitionRow(Struct, array_like=True):
     input_ids: dict[str, str] = {}  # Kafka's id of each input topic to which the offsets belong
     totals: Totals = {}
     runs_tasks: bool = False  # the owner also runs handlers, and may have begun what no row tells
+    may_run: tuple[str, ...] = ()  # boot ids of earlier owners that did so, did not let go, and may not have ended
+    careful: tuple[int, int] = (0, 0)  # what they may have begun: up to this sequence, and below this offset of `tasks`
 
 
 class Original(Struct, array_like=True, gc=False):

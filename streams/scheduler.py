@@ -90,7 +90,9 @@ class Scheduler:
             local.metrics.register(registry)
         self.transactor = Transactor(settings, owner, self.metrics.kafka.conf("transactions"))
         self.assignments = 0
-        self.store = Store(settings, owner, lambda owner: self.transactor.fence(owner), self._note_loading)
+        self.store = Store(
+            settings, owner, lambda owner: self.transactor.fence(owner), self._note_loading, self._is_followed
+        )  # fmt: skip
         self.loading: int | None = None  # rows read so far, while partitions are loaded
         self._lookups = Lookups(settings)
         self._threads = {name: ThreadPoolExecutor(1, name) for name in ("transaction", "loading", "lookups")}
@@ -267,7 +269,13 @@ class Scheduler:
         self._letting_go = True
         if self.engine.here is not None:
             self.engine.here.open = False
-        await (self._local.stop_all() if lost or not self._trusted else self._local.finish())
+        if lost or not self._trusted:
+            await self._local.stop_all()
+            return
+        finished = asyncio.ensure_future(self._local.finish())
+        while not (await asyncio.wait({finished}, timeout=limits.RENEWAL_S))[0]:
+            self._local_news.set()  # nothing else comes in, and what runs goes on only under a fresh proof
+        finished.result()
 
     async def _release_all(self) -> None:
         await self._end_local(lost=False)
@@ -596,6 +604,10 @@ class Scheduler:
         unclaimed = await self._in_thread("lookups", self._lookups.unclaimed, dispatch_partition)
         self.engine.counts["claims_looked_up", ""] += 1
         self._answers.append(lambda moment: self.engine.watch.claims_found(outs, unclaimed, moment.mono_ms))
+
+    def _is_followed(self, owner: str, boot_id: str) -> bool:
+        """Whether a later process uses that transactional id: it took it up before it announced itself."""
+        return self._members.has_follower(owner.removeprefix(self.settings.transactional_id("")), boot_id)
 
     def _fence_the_silent(self) -> None:
         """A dead scheduler's open transaction holds up every dispatch partition that it wrote to, for all of us."""

@@ -45,10 +45,11 @@ class Store:
     """Loads partitions, and keeps the cleanly released ones in case they come back.  Its methods block."""
 
     def __init__(
-        self, settings: Settings, own: str, fence: Callable[[str], None], on_progress: Callable[[int], None]
-    ) -> None:
-        """`own`: our transactional id."""
-        self._settings, self._own, self._fence = settings, own, fence
+        self, settings: Settings, own: str, fence: Callable[[str], None], on_progress: Callable[[int], None],
+        is_followed: Callable[[str, str], bool] = lambda owner, boot_id: False,
+    ) -> None:  # fmt: skip
+        """`own`: our transactional id.  `is_followed`: whether a later process is known to have taken up that id."""
+        self._settings, self._own, self._fence, self._is_followed = settings, own, fence, is_followed
         self._on_progress = on_progress
         self._changelog = settings.topic("changelog")
         self._kept: dict[int, tuple[Partition, int]] = {}
@@ -148,14 +149,18 @@ class Store:
         self.refused[number] = f"{self._changelog}-{number} holds {error}"
 
     def _owners_to_fence(self, tables: dict[int, Rows]) -> set[str]:
-        """Nobody is fenced for a partition that we cannot take over."""
+        """Nobody is fenced for a partition that we cannot take over, nor for what an earlier life of his has left: his
+        start has ended that, and what he runs now would have to stop.
+        """
         owners = set()
         for number, table in tables.items():
             try:
-                owners.add(_unclean_owner(table))
+                owner = _unclean_owner(table)
+                if owner and not self._is_followed(owner, _boot_id(table)):
+                    owners.add(owner)
             except VersionError as error:
                 self._refuse(number, error)
-        return {owner for owner in owners if owner}
+        return owners
 
     def _committed(self, numbers: Iterable[int]) -> dict[tuple[str, int], int]:
         places = [ck.TopicPartition(self._settings.topic(t), p) for t in INPUTS for p in numbers]
@@ -186,6 +191,10 @@ def _unclean_owner(table: Rows) -> str | None:
         return None
     row = rows.decode_partition(value)
     return None if row.released else row.owner
+
+
+def _boot_id(table: Rows) -> str:
+    return rows.decode_partition(table[rows.PARTITION_KEY]).boot_id
 
 
 class _Reader:

@@ -76,6 +76,8 @@ class Wire:
     def call(self, name: str) -> str | None:
         """The process does something.  Says whether the request or the answer gets lost.  Raises `Killed`."""
         process = self.process()
+        if not process.alive:
+            raise Killed(process)
         lost = self._fault(process, name) if process.armed else None
         if process.cut_until_us > self.loop.now_us or self.broker.down_until_us > self.loop.now_us:
             self._wait_for_broker(process)
@@ -88,13 +90,18 @@ class Wire:
             self._fault(process, name)
 
     def _fault(self, process: Process, name: str) -> str | None:
+        fault = self.fault_at(process, name)
+        return None if fault is None else self._happen(process, fault)
+
+    def fault_at(self, process: Process, name: str) -> Fault | None:
+        """The one whose moment this is; the caller makes it happen."""
         for fault in process.armed:
             if fault.where in ("", name):
                 fault.countdown -= 1
                 if fault.countdown < 0:
                     process.armed.remove(fault)
                     self.note(f"{process.name}: {fault.kind} at {name}")
-                    return self._happen(process, fault)
+                    return fault
         return None
 
     def _happen(self, process: Process, fault: Fault) -> str | None:
@@ -110,6 +117,7 @@ class Wire:
             case "drain":
                 process.on_stop()
             case _:
+                process.doubts.append(self.loop.now_us)
                 return fault.kind
         return None
 

@@ -11,6 +11,7 @@ from streams import rows
 from streams.partition import INPUTS
 from streams.protocol import TaskState
 from tests.sim import memory
+from tests.sim.local import LocalLife
 from tests.sim.loop import MS, S, Violation
 from tests.sim.scheduler import SchedulerLife
 from tests.sim.worker import WorkerLife
@@ -105,11 +106,17 @@ def _check_progress(world: "World", healed_us: int, free_since_us: dict[str, int
 
 
 def _free_types(world: "World") -> set[str]:
-    """Types for which a worker has had a free slot at this moment."""
+    """Types for which there is a free slot at this moment."""
     free: set[str] = set()
-    for life in world.lives.values():
-        if isinstance(life, WorkerLife) and life.process.alive and life.poller.slots.free > 0 and life.poller.owned:
-            free |= set(life.plan.types)
+    placed = {plan.type: plan.placement for plan in world.scenario.handlers}
+    lives = [life for life in world.lives.values() if life.process.alive]
+    for life in lives:
+        if isinstance(life, WorkerLife) and life.poller.slots.free > 0 and life.poller.owned:
+            free |= {task_type for task_type in life.plan.types if placed.get(task_type) != "local"}
+    # Which of them owns a group nobody here asks: with none of them busy, all have room.
+    here = [life.engine.here for life in lives if isinstance(life, LocalLife)]
+    if here and len(here) == len(world.scenario.schedulers) and all(h.open and h.free > 0 for h in here):
+        free |= here[0].first
     return free
 
 
@@ -136,9 +143,14 @@ def _check_left(world: "World") -> None:
             if life.process.alive and life.poller.slots.free != life.poller.slots.total:
                 raise Violation("G6", f"{life.process.name} has a slot that nobody uses any more")
             continue
+        if not life.process.alive:
+            continue  # a handler that did not listen has ended with it
         engine = life.scheduler.engine
         if engine.unclaimed or engine.running or len(engine.ready) or len(engine.watch):
-            raise Violation("G7", f"{life.process.name} counts tasks that are over")
+            words = f"{engine.unclaimed} {engine.running} {len(engine.ready)} {len(engine.watch)}"
+            raise Violation("G7", f"{life.process.name} counts tasks that are over: {words}")
+        if isinstance(life, LocalLife):
+            _check_left_here(life)
         memory.check_rows(truth, engine)
     if (owned := _owned(world)) != list(range(world.scenario.partitions)):
         raise Violation("G6", f"partitions {owned} of {world.scenario.partitions} have an owner")
@@ -158,6 +170,14 @@ def _check_left(world: "World") -> None:
     left = {key[1:] for table in truth.tables.values() for key in table if key[:1] == b"S"}
     if left != states.keys():
         raise Violation("G8", f"states of {sorted(left ^ states.keys())} are not kept")
+
+
+def _check_left_here(life: LocalLife) -> None:
+    here, lane = life.engine.here, life.engine.express
+    if here.free != here.slots or life.runner.running:
+        raise Violation("G6", f"{life.process.name} has slots that nobody uses any more: {here.slots - here.free}")
+    if lane is not None and (lane.count or lane.running or lane.waiting or lane.done):
+        raise Violation("G7", f"the lane of {life.process.name} holds tasks that are over")
 
 
 def _is_remembered(world: "World", key: bytes) -> bool:

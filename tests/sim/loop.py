@@ -14,6 +14,7 @@ MS = 1_000  # times are in microseconds
 S = 1_000_000
 DEPTH_MAX = 25
 STEPS_MAX = 300_000  # some 5,000 are usual
+FOUND: list["Violation"] = []  # in the world that plays now: what runs in an asyncio task may swallow one
 
 
 class Violation(BaseException):
@@ -22,6 +23,7 @@ class Violation(BaseException):
     def __init__(self, guarantee: str, text: str, group: str | None = None) -> None:
         super().__init__(f"{guarantee}: {text}" + (f" (group {group})" if group else ""))
         self.guarantee, self.text, self.group = guarantee, text, group
+        FOUND.append(self)
 
 
 @contextmanager
@@ -63,6 +65,7 @@ class Process:
         self.cut_until_us = 0
         self.armed: list[Fault] = []
         self.trouble: list[tuple[int, int]] = []  # when it was frozen or cut off: (from, to)
+        self.doubts: list[int] = []  # when something happened to its transactions
         self.on_stop: Callable[[], None] = lambda: None  # SIGTERM
         self.on_death: list[Callable[[], None]] = []
         self.on_unreachable: list[Callable[[], None]] = []
@@ -161,6 +164,8 @@ class Loop:
                 raise
         finally:
             self.current = outer
+        if FOUND:
+            raise FOUND[0]
 
     def block(self, delay_us: int) -> None:
         """The running process waits for this long, and the world goes on.  Raises `Killed`."""

@@ -1,17 +1,19 @@
 """G7: memory, changelog and history of a scheduler say the same."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from streams.clock import Now
-from streams.engine import Engine
+from streams.engine import Engine, Output
+from streams.express import Line
 from streams.group import Phase
 from streams.memory import Memory
 from streams.murmur2 import home_partition
-from streams.partition import load
+from streams.partition import Entry, load
 from streams.protocol import TaskState
 from streams.retry import Policy
-from streams.rows import PARTITION_KEY, decode_partition
+from streams.rows import PARTITION_KEY, decode_partition, encode
 from tests.sim.loop import Violation
 from tests.sim.stage import STAGE
 from tests.support.recount import difference
@@ -77,12 +79,28 @@ def check_slots(engine: Engine) -> None:
         raise Violation("G7", f"slots taken: {engine.unclaimed} {engine.running}, out are {unclaimed} {running}")
 
 
-def check_rows(truth: "Truth", engine: Engine) -> None:
-    """Whoever loads what is in the log has what is in memory."""
+def check_cut(truth: "Truth", engine: Engine, outputs: Iterable[Output]) -> None:
+    """Where handlers run in the scheduler's process, memory goes on while a transaction commits.  So it is compared with
+    what the log will hold, at the moment of its cut.
+    """
+    check_slots(engine)
+    if STAGE.loop.chance.random() < 0.05:
+        check_rows(truth, engine, outputs)
+
+
+def check_rows(truth: "Truth", engine: Engine, outputs: Iterable[Output] = ()) -> None:
+    """Whoever loads what is in the log, with `outputs`, has what is in memory."""
     for number, partition in engine.partitions.items():
         if not owns(truth, engine, number):
             continue
-        loaded = load(number, dict(truth.tables[number]))
+        table = dict(truth.tables[number])
+        for output in outputs:
+            if output.topic == "changelog" and output.partition == number:
+                key = output.key or b""
+                table.pop(key, None)
+                if output.value is not None:
+                    table[key] = output.value
+        loaded = load(number, table)
         if (loaded.next_offsets, loaded.origins) != (partition.next_offsets, partition.origins):
             one, other = (loaded.next_offsets, loaded.origins), (partition.next_offsets, partition.origins)
             raise Violation("G7", f"watermarks of partition {number} differ: {one} in the log, {other} in memory")
@@ -96,6 +114,13 @@ def check_rows(truth: "Truth", engine: Engine) -> None:
             raise Violation("G7", f"group states differ: {loaded.states} in the log, {partition.states} in memory")
         if (one := _remembered(loaded.memory)) != (other := _remembered(partition.memory)):
             raise Violation("G7", f"dead letters, keys or commands of partition {number} differ in memory and log")
+        lines = {line.key: _picture_of_line(line) for line in partition.lines.values()}
+        if both := [key for key in lines if key in partition.entries]:
+            raise Violation("G7", f"{both} are in the lane and in the machine", both[0].decode())
+        for key, line in lines.items():
+            entry = loaded.entries.pop(key, None)
+            if entry is None or (shown := _picture_of_rows(entry)) != line:
+                raise Violation("G7", f"the lane holds {line}, the log {shown if entry else None}", key.decode())
         if (one := _picture(loaded.entries)) != (other := _picture(partition.entries)):
             keys = [k for k in one.keys() | other.keys() if one.get(k) != other.get(k)]
             raise Violation("G7", f"memory and log differ in {[(one.get(k), other.get(k)) for k in keys]}")
@@ -104,6 +129,18 @@ def check_rows(truth: "Truth", engine: Engine) -> None:
 def _remembered(memory: Memory) -> tuple[Any, ...]:
     """Open dead letters, idempotency keys, ids of commands."""
     return dict(memory.dead), {key: seen[0] for key, seen in memory.seen.items()}, dict(memory.commands)
+
+
+def _picture_of_line(line: Line) -> list[tuple[int, bytes]]:
+    """What has not ended of it, as rows."""
+    return [(item.sequence, encode(item.row())) for item in line.items]
+
+
+def _picture_of_rows(entry: Entry) -> list[tuple[int, bytes]]:
+    head = entry.group.head
+    if head is None or entry.group.held is not None or entry.has_row:
+        return []
+    return [(head.sequence, entry.row), *entry.backlog()]
 
 
 def _picture(entries: Any) -> dict[bytes, tuple[Any, ...]]:

@@ -14,6 +14,7 @@ from consumers.execution import Execution
 from consumers.leases import Held, LeaseKeeper
 from consumers.outcomes import Outcome, Reject, Retry, Snooze
 from consumers.reports import Acknowledged, Claim
+from consumers.task import Task
 from streams import limits, members
 from streams.members import MembersView
 from streams.protocol import PROTOCOL, Completion, Member, Report, encode
@@ -211,6 +212,14 @@ class Reporter:
         return self._left
 
 
+def _place(held: Any) -> tuple[Any, ...]:
+    """An order that is the same each time."""
+    claim = getattr(held, "claim", None)
+    if claim is None:
+        return -2, 0, ""  # the drivers of the express lane
+    return (-1, held.start.task.token, claim.dispatch.group) if claim.partition < 0 else tuple(claim[1:4])
+
+
 class Keeper(LeaseKeeper):
     """The real one; its thread's loop is `_tick`, which runs while there is something to look after."""
 
@@ -235,7 +244,7 @@ class Keeper(LeaseKeeper):
         self.looked_ns = now_ns = leases.mono_ns()
         self._process.is_looking = True
         try:
-            for held in sorted(self._held, key=lambda run: run.claim[1:4]):  # type: ignore[attr-defined]
+            for held in sorted(self._held, key=_place):
                 self._look(held, now_ns)
             self.each_tick(now_ns)
         except Exception as error:
@@ -244,6 +253,12 @@ class Keeper(LeaseKeeper):
         self._ticking = bool(self._held)
         if self._ticking:
             self._tick_in(1.0 + STAGE.loop.chance.random() / 20)
+
+
+def set_state(task: Task, behaviour: Behaviour) -> None:
+    if behaviour.state is not None:
+        before = task.state or {"count": 0}
+        task.set_state({"count": before["count"] + 1, "by": behaviour.state} if behaviour.state else None)
 
 
 class Executor:
@@ -261,7 +276,7 @@ class Executor:
     def _begin(self, execution: Execution) -> None:
         if not execution.begin():
             return
-        behaviour = STAGE.truth.begin(self._process, execution)
+        behaviour = STAGE.truth.begin(self._process, execution.task, execution.run.lease)
         STAGE.wire.step("running")
         if behaviour.kind == "die":
             self._in(behaviour.ms * MS, lambda: self._die(execution))
@@ -272,21 +287,19 @@ class Executor:
             self._in(behaviour.ms * MS // 2, lambda: self._progress(execution))
 
     def _progress(self, execution: Execution) -> None:
-        if STAGE.truth.is_running(execution):
+        if STAGE.truth.is_running(execution.task):
             execution.task.progress(0.5, "half way")
 
     def _die(self, execution: Execution) -> None:
-        if STAGE.truth.is_running(execution):
+        if STAGE.truth.is_running(execution.task):
             STAGE.wire.note(f"{self._process.name}: a handler ends the process")
             self._process.die()
             raise Killed(self._process)
 
     def _finish(self, execution: Execution, behaviour: Behaviour) -> None:
-        if not STAGE.truth.is_running(execution):
+        if not STAGE.truth.is_running(execution.task):
             return
-        if behaviour.state is not None:
-            before = execution.task.state or {"count": 0}
-            execution.task.set_state({"count": before["count"] + 1, "by": behaviour.state} if behaviour.state else None)
+        set_state(execution.task, behaviour)
         match behaviour.kind:
             case "ok" | "die" | "hang":
                 outcome = execution.outcome_of_value({"n": execution.task.id})
@@ -303,15 +316,15 @@ class Executor:
         self._end(execution, outcome)
 
     def cancel(self, execution: Execution) -> None:
-        if not STAGE.truth.behaviour_of(execution).stubborn:
+        if not STAGE.truth.behaviour_of(execution.task).stubborn:
             self._in(STAGE.loop.chance.randrange(20 * MS), lambda: self._stop(execution))
 
     def _stop(self, execution: Execution) -> None:
-        if STAGE.truth.is_running(execution):
+        if STAGE.truth.is_running(execution.task):
             self._end(execution, execution.outcome_of_error(asyncio.CancelledError()))
 
     def _end(self, execution: Execution, outcome: Outcome) -> None:
-        STAGE.truth.end(execution, outcome)
+        STAGE.truth.end(execution.task, outcome.kind, execution.stop, state_set=outcome.state_set)
         STAGE.wire.step("ended")
         execution.end(outcome)
 

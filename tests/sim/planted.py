@@ -88,10 +88,10 @@ def hunt(mutation: Any, first: World | None, verified_worlds: int) -> Found:
 
 def rounds() -> Iterator[World]:
     """Each drill once, then some worlds that are drawn freely; again and again."""
-    from tests.sim.drills import DRILLS
-    from tests.sim.scenario import FREE
+    from tests.sim.drills_here import ALL
+    from tests.sim.scenario import FREE, HERE
 
-    each = [*DRILLS, *[FREE] * FREE_PER_ROUND]
+    each = [*ALL, *[FREE] * FREE_PER_ROUND, *[HERE] * FREE_PER_ROUND]
     seeds = dict.fromkeys(each, 0)
     for n in range(WORLDS):
         world = each[n % len(each)]

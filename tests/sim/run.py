@@ -37,6 +37,8 @@ def play(scenario: Scenario, *, trace: bool = False) -> Result:
     except Exception as error:
         violation = Violation("errors", repr(error))
         violation.__cause__ = error
+    finally:
+        world.bury()
     return Result(scenario, world.loop.steps, violation, Counter(world.truth.counts), world.trace)
 
 
@@ -48,6 +50,8 @@ def verdict(scenario: Scenario) -> list[str]:
         world.play()
     except (Violation, Exception):
         return []  # the code under test has stopped by itself
+    finally:
+        world.bury()
     return sorted({f"{found.guarantee} {found.kind}" for found in ending.verify(world)})
 
 

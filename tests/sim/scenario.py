@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from tests.sim.loop import MS, S
 
 TYPES = ("a", "b")
-FREE = "free"
+FREE, HERE = "free", "here"
 
 
 class Behaviour(NamedTuple):
@@ -74,8 +74,17 @@ class WorkerPlan(NamedTuple):
     types: tuple[str, ...]
 
 
+class HandlerPlan(NamedTuple):
+    """`in_loop`: an `async def` one."""
+
+    type: str
+    placement: str
+    in_loop: bool
+    timeout_s: float | None
+
+
 class Scenario(NamedTuple):
-    """`world`: a drill's name, or `free`."""
+    """`world`: a drill's name, `free` or `here`.  `locals`: which schedulers run handlers, that are declared then."""
 
     world: str
     seed: int
@@ -89,6 +98,8 @@ class Scenario(NamedTuple):
     faults: tuple[FaultPlan, ...]
     commands: tuple[CommandPlan, ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
+    locals: tuple[str, ...] = ()
+    handlers: tuple[HandlerPlan, ...] = ()
 
     @property
     def heal_us(self) -> int:
@@ -102,6 +113,8 @@ STEPS = {
     "w": ("claim", "commit claim", "claimed", "committed", "started", "running", "ended", "watermarks",
           "send started", "send renewed", "sent renewed", "send succeeded", "send failed", "send returned"),
 }  # fmt: skip
+# The same of a scheduler that runs handlers.
+STEPS_HERE = (*STEPS["s"], "turn", "turn", "running", "ended", "commit", "committed")
 # kind -> (weight, whom it hits, which lengths)
 FAULTS: dict[str, tuple[int, str, str]] = {
     "kill": (9, "any", ""),
@@ -129,14 +142,18 @@ LENGTHS = {
 
 
 def draw(seed: int, world: str | None = None) -> Scenario:
-    """The scenario of this seed in that world.  None: every second seed is a drill, the others are drawn freely."""
-    from tests.sim.drills import DRILLS
+    """The scenario of this seed in that world.  None: every second seed is a drill, the others are drawn freely, half of
+    them with schedulers that run handlers.
+    """
+    from tests.sim.drills_here import ALL, draw_here
 
     if world is None:
-        world = list(DRILLS)[seed // 2 % len(DRILLS)] if seed % 2 else FREE
+        world = list(ALL)[seed // 2 % len(ALL)] if seed % 2 else (HERE if seed % 4 else FREE)
     if world == FREE:
         return with_runs(draw_freely(seed))
-    return with_runs(DRILLS[world](random.Random(f"drill {world} {seed}"), seed)._replace(world=world))
+    if world == HERE:
+        return with_runs(draw_here(random.Random(f"here {seed}"), seed))
+    return with_runs(ALL[world](random.Random(f"drill {world} {seed}"), seed)._replace(world=world))
 
 
 def with_runs(scenario: Scenario) -> Scenario:

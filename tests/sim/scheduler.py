@@ -82,7 +82,7 @@ class Batch:
         return self.epoch != self._pump.epoch
 
     def release(self) -> None:
-        pass
+        self._pump.release(self.epoch)
 
 
 class Pump:
@@ -126,6 +126,9 @@ class Pump:
         self._positions = {}
 
     suspend = new_epoch
+
+    def release(self, epoch: int) -> None:
+        """The batch of that epoch is done with."""
 
     def rejoin(self) -> None:
         self.new_epoch()
@@ -245,10 +248,13 @@ class SchedulerLife:
                 self._work()
         finally:
             self._busy = False
-        more = self._again or self._batch is not None or self.pump.has_more() or bool(self.pump.membership.callbacks)
+        more = self._again or self._has_more()
         self._again = False
         chance = STAGE.loop.chance
         self._turn_in(chance.randrange(100, 2 * MS) if more else TICK_US + chance.randrange(3 * TICK_US))
+
+    def _has_more(self) -> bool:
+        return self._batch is not None or self.pump.has_more() or bool(self.pump.membership.callbacks)
 
     def _interrupt(self) -> None:
         """The pump polls also while a step or a load is under way: a rebalance makes them stale at once."""

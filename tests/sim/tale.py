@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from consumers.execution import Execution
-from consumers.leases import Stop
+from consumers import Task as Job
+from consumers.leases import Lease, Stop
 from streams.protocol import FailurePolicy, ReportKind, TaskState
 from tests.sim.broker import Message
 from tests.sim.loop import Process
@@ -13,15 +13,29 @@ BEGUN = (TaskState.DISPATCHED, TaskState.RUNNING)
 
 
 class Run:
-    """One execution."""
+    """One execution.  `job`: what its handler was given; `lease`: what it runs under; `told`: that it began."""
 
     __slots__ = (
-        "began_us", "behaviour", "ended_us", "execution", "kind", "new_state", "process", "stop", "task", "token",
+        "began_us",
+        "behaviour",
+        "ended_us",
+        "job",
+        "kind",
+        "lease",
+        "new_state",
+        "process",
+        "stop",
+        "task",
+        "token",
+        "told",
     )  # fmt: skip
 
-    def __init__(self, task: "Task", process: Process, execution: Execution, behaviour: Behaviour, now_us: int) -> None:
-        self.task, self.process, self.execution, self.behaviour = task, process, execution, behaviour
-        self.token = execution.wire.token
+    def __init__(
+        self, task: "Task", process: Process, job: Job, lease: Lease, behaviour: Behaviour, now_us: int
+    ) -> None:  # fmt: skip
+        self.task, self.process, self.job, self.lease, self.behaviour = task, process, job, lease, behaviour
+        self.token = job.fencing_token
+        self.told = False
         self.began_us, self.ended_us = now_us, -1
         self.kind: ReportKind | None = None
         self.stop: Stop | None = None
@@ -68,6 +82,8 @@ class Tale:
         self.owes: Run | None = None  # its state has still to be told
         self.moved_us = 0
         self.live: list[Run] = []
+        self.latest: Run | None = None
+        self.untold: list[Run] = []  # in schedulers that run handlers: nothing of them is committed yet
         self.doomed: list[Task] = []  # taken along by the failure of the one before them
         # What operators have brought about.
         self.paused = False

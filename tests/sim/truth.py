@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
-from consumers.execution import Execution
-from consumers.leases import Stop
-from consumers.outcomes import Outcome
+from consumers import Task as Job
+from consumers.leases import Lease, Stop
 from streams.engine import ORIGIN_HEADER
 from streams.murmur2 import home_partition
 from streams.protocol import (
@@ -27,6 +26,7 @@ from streams.protocol import (
     decode_events,
 )
 from tests.sim.broker import Broker, Message, Txn
+from tests.sim.here import Here
 from tests.sim.loop import MS, Loop, Process, S, Violation
 from tests.sim.orders import Orders
 from tests.sim.scenario import Behaviour, Scenario, TaskPlan
@@ -62,10 +62,11 @@ class Truth:
         self.dead: set[tuple[int, int]] = set()  # dead-lettered, by (home, sequence): nobody redrives them here
         self.drained: set[Process] = set()  # left on SIGTERM
         self.orders = Orders(self, scenario)
+        self.here = Here(self, scenario)
         self._instance = ""  # whose transaction is being heard
         self.seen: dict[tuple[str, str], Task] = {}  # by (group, idempotency key)
         self.waiting = [0] * scenario.partitions  # tasks without an end
-        self._slots = {worker.name: worker.slots for worker in scenario.workers}
+        self._slots = {worker.name: worker.slots for worker in scenario.workers} | self.here.slots
         self._dispatched: set[tuple[int, int]] = set()  # tokens in committed dispatches, by (home, token)
         self._given: dict[tuple[int, int], Txn | None] = {}  # tokens, by (home, token)
         self.touched: dict[str, set[str]] = {}  # transactional id -> groups in its latest transaction
@@ -90,7 +91,7 @@ class Truth:
             tale = self.tales[group] = Tale(group)
         return tale
 
-    def _read_home(self, partition: int) -> None:
+    def read_home(self, partition: int) -> None:
         """Extend each group's order by what has become visible in its partition."""
         log = self.broker.log("tasks", partition)
         messages, self._read_to[partition] = log.read(self._read_to[partition], 1_000_000, committed=True)
@@ -121,71 +122,85 @@ class Truth:
 
     # -- handlers
 
-    def begin(self, process: Process, execution: Execution) -> Behaviour:
+    def begin(self, process: Process, job: Job, lease: Lease) -> Behaviour:
         """A handler begins."""
-        wire, group = execution.wire, execution.task.group
-        partition, _, offset = wire.task_id.partition("-")
-        task = self.tasks[int(partition), int(offset)]
+        group = job.group
+        partition, _, offset = job.id.partition("-")
+        task, tale, home = self.tasks[int(partition), int(offset)], self.tale(group), self.home(group)
+        here = self.here.is_here(process)
+        is_told = (home, job.fencing_token) in self.here.told
         if not self.is_blind:
-            self._judge_begin(self.tale(group), task, execution)
+            self._judge_alone(tale, job)
+            if here:
+                self.here.judge_repeat(tale, task, job, is_told=is_told)
+            if here and not is_told:
+                self.here.judge_begin(tale, task, job)
+            elif job.fencing_token not in tale.released:
+                self._judge_begin(tale, task, job, lease)
+            self.here.judge_place(task, process)
             self._judge_slots(process)
         script = task.plan.behaviours
         behaviour = script[len(task.runs)] if len(task.runs) < len(script) else Behaviour("ok", 5)
-        run = Run(task, process, execution, behaviour, self.loop.now_us)
+        run = Run(task, process, job, lease, behaviour, self.loop.now_us)
         task.runs.append(run)
-        self.runs[self._home(group), wire.token] = run
-        self.tale(group).live.append(run)
-        self.count("executions")
-        if wire.token != execution.run.claim.dispatch.tasks[0].token:
-            self.count("executions behind another one in its run")
-        self.note(f"{process.name}: {group} begins {wire.task_id} attempt {wire.attempt} token {wire.token}")
+        self.runs[home, job.fencing_token] = tale.latest = run
+        tale.live.append(run)
+        run.told = is_told
+        if here and not is_told:
+            tale.untold.append(run)
+        self.count("executions here" if here else "executions")
+        self.note(f"{process.name}: {group} begins {job.id} attempt {job.attempt} token {job.fencing_token}")
         return behaviour
 
-    def _judge_begin(self, tale: Tale, task: Task, execution: Execution) -> None:
-        """G1, G2, G4 and G8 are decided here."""
-        wire, group = execution.wire, tale.name
-        if wire.token in tale.released:
+    def _judge_alone(self, tale: Tale, job: Job) -> None:
+        """G1."""
+        if job.fencing_token in tale.released:
             return
         for other in tale.live:
             if other.is_live and not self._is_zombie(other) and other.token not in tale.released:
-                raise Violation("G1", f"task {wire.task_id} begins while {other.execution.wire.task_id} runs", group)
+                raise Violation("G1", f"task {job.id} begins while {other.job.id} runs", tale.name)
         tale.live = [run for run in tale.live if run.is_live]
-        if (self._home(group), wire.token) in self.runs:
-            raise Violation("G1", f"task {wire.task_id} begins twice under token {wire.token}", group)
-        before = self._before(tale, execution)
+        if (self.home(tale.name), job.fencing_token) in self.runs:
+            raise Violation("G1", f"task {job.id} begins twice under token {job.fencing_token}", tale.name)
+        if tale.is_still and job.fencing_token != tale.still_token:
+            raise Violation("commands", f"task {job.id} begins after the pause was answered", tale.name)
+
+    def _judge_begin(self, tale: Tale, task: Task, job: Job, lease: Lease) -> None:
+        """G2, G4 and G8 are decided here, for what begins only after it is committed that it does."""
+        group, token = tale.name, job.fencing_token
+        before = self._before(tale, job, lease)
         place = len(before or ())
         if tale.queue[place : place + 1] != [task]:
-            raise Violation("G2", f"task {wire.task_id} begins out of its turn", group)
-        if tale.is_still and wire.token != tale.still_token:
-            raise Violation("commands", f"task {wire.task_id} begins after the pause was answered", group)
+            raise Violation("G2", f"task {job.id} begins out of its turn", group)
         if before is None:
-            words = f"begins under token {wire.token}, {tale.phase} is {tale.token}"
-            raise Violation("G4", f"task {wire.task_id} {words}", group)
+            raise Violation("G4", f"task {job.id} begins under token {token}, {tale.phase} is {tale.token}", group)
         attempt, due_us = (1, self._due_us(task)) if before else (tale.attempt, tale.due_us)
-        if wire.attempt != attempt:
-            raise Violation("G4", f"task {wire.task_id} begins as attempt {wire.attempt}, not {attempt}", group)
-        if self.loop.now_us < due_us:
-            raise Violation("G2", f"task {wire.task_id} begins {(due_us - self.loop.now_us) // MS} ms early", group)
+        if job.attempt != attempt:
+            raise Violation("G4", f"task {job.id} begins as attempt {job.attempt}, not {attempt}", group)
         states = [tale.state, *(msgspec.json.decode(run.new_state) for run in before if run.new_state is not None)]
-        if execution.task.state != states[-1]:
-            raise Violation("G8", f"task {wire.task_id} is given {execution.task.state}, not {states[-1]}", group)
-        if execution.task.payload != task.payload:
-            raise Violation(
-                "commands", f"task {wire.task_id} is given {execution.task.payload}, not {task.payload}", group
-            )
+        self.judge_given(tale, task, job, self.loop.now_us, due_us, states[-1])
+        if before:
+            self.count("executions behind another one in its run")
 
-    def _before(self, tale: Tale, execution: Execution) -> list[Run] | None:
+    def judge_given(self, tale: Tale, task: Task, job: Job, began_us: int, due_us: int, state: Any) -> None:
+        """When it has begun, and what it was given."""
+        if began_us < due_us:
+            raise Violation("G2", f"task {job.id} begins {(due_us - began_us) // MS} ms early", tale.name)
+        if job.state != state:
+            raise Violation("G8", f"task {job.id} is given {job.state}, not {state}", tale.name)
+        if job.payload != task.payload:
+            raise Violation("commands", f"task {job.id} is given {job.payload}, not {task.payload}", tale.name)
+
+
+    def _before(self, tale: Tale, job: Job, lease: Lease) -> list[Run] | None:
         """Those before it in its dispatch that have succeeded without being told of, the head of the tale first.  None:
         it has no right to run.
         """
-        home, token = self._home(tale.name), execution.wire.token
+        home, token = self.home(tale.name), job.fencing_token
         if tale.phase not in BEGUN or not 0 <= token - tale.token < len(tale.queue):
             return None
         before = [self.runs.get((home, earlier)) for earlier in range(tale.token, token)]
-        is_one = all(
-            run is not None and run.execution.run is execution.run and run.kind is ReportKind.SUCCEEDED
-            for run in before
-        )
+        is_one = all(run is not None and run.lease is lease and run.kind is ReportKind.SUCCEEDED for run in before)
         return [run for run in before if run is not None] if is_one else None
 
     def _judge_slots(self, process: Process) -> None:
@@ -193,7 +208,7 @@ class Truth:
         if runs >= self._slots.get(process.name, runs + 1):
             raise Violation("limits", f"{process.name} runs more than {runs} tasks at once")
 
-    def _home(self, group: str) -> int:
+    def home(self, group: str) -> int:
         return home_partition(group.encode(), self._scenario.partitions)
 
     def _is_zombie(self, run: Run) -> bool:
@@ -202,7 +217,7 @@ class Truth:
         A process whose other threads are held up by what waits above them on the stack of the simulator is none: its
         lease keeper goes on.  Only where that itself is held up, as no real one would be, it counts as frozen.
         """
-        if run.execution.run.lease.until_ns > self.loop.now_us * 1000 + run.process.mono_offset_ms * 1_000_000:
+        if run.lease.until_ns > self.loop.now_us * 1000 + run.process.mono_offset_ms * 1_000_000:
             return False
         is_held_up = run.process.is_looking and bool(run.process.held_up())
         return run.process.frozen or is_held_up or self._has_just_woken(run.process)
@@ -210,31 +225,30 @@ class Truth:
     def _has_just_woken(self, process: Process) -> bool:
         return self.loop.now_us - process.thawed_us < WAKING_US
 
-    def _run_of(self, execution: Execution) -> Run | None:
-        run = self.runs.get((self._home(execution.task.group), execution.wire.token))
-        return run if run is not None and run.execution is execution else None
+    def _run_of(self, job: Job) -> Run | None:
+        run = self.runs.get((self.home(job.group), job.fencing_token))
+        return run if run is not None and run.job is job else None
 
-    def is_running(self, execution: Execution) -> bool:
-        run = self._run_of(execution)
+    def is_running(self, job: Job) -> bool:
+        run = self._run_of(job)
         return run is not None and run.is_live
 
-    def behaviour_of(self, execution: Execution) -> Behaviour:
-        run = self._run_of(execution)
+    def behaviour_of(self, job: Job) -> Behaviour:
+        run = self._run_of(job)
         assert run is not None
         return run.behaviour
 
-    def end(self, execution: Execution, outcome: Outcome) -> None:
-        run = self._run_of(execution)
+    def end(self, job: Job, kind: ReportKind, stop: Stop | None, *, state_set: bool) -> None:
+        run = self._run_of(job)
         assert run is not None
-        group, process = execution.task.group, run.process
-        tale = self.tale(group)
-        is_over = self._before(tale, execution) is None and run.token not in tale.released
-        if not self.is_blind and is_over and not self._has_just_woken(process):
-            raise Violation("G1", f"task {execution.wire.task_id} has gone on after its lease", group)
-        run.ended_us, run.kind, run.stop = self.loop.now_us, outcome.kind, execution.stop
-        if outcome.state_set:
-            run.new_state = execution.task.new_state
-        self.note(f"{run.process.name}: {execution.task.group} ends {execution.wire.task_id} {outcome.kind}")
+        process, tale = run.process, self.tale(job.group)
+        is_over = tale.latest is not run if self.here.is_here(process) else self._before(tale, job, run.lease) is None
+        if not self.is_blind and is_over and run.token not in tale.released and not self._has_just_woken(process):
+            raise Violation("G1", f"task {job.id} has gone on after its lease", tale.name)
+        run.ended_us, run.kind, run.stop = self.loop.now_us, kind, stop
+        if state_set:
+            run.new_state = job.new_state
+        self.note(f"{process.name}: {job.group} ends {job.id} {kind}")
 
     def has_said(self, process: Process, home: int, report: Report) -> None:
         """A worker is about to report this."""
@@ -252,6 +266,7 @@ class Truth:
             self._count_ends(txn)
             return
         touched = self.touched[txn.tid] = set()
+        self.here.begun.clear()
         self._instance = txn.tid.rpartition("-")[2]
         for message in txn.records:
             if message.topic() == "dispatches":
@@ -271,6 +286,7 @@ class Truth:
                         table[key] = value
                 case "dead-letters":
                     self._check_dead_letter(message)
+        self.here.check_begun()
         self.orders.check_limits(touched)
         self.orders.probes.committed()
 
@@ -338,7 +354,7 @@ class Truth:
 
     def next_in_order(self, partition: int, tale: Tale, event: Event) -> Task:
         """The task that the event is about, which must be the next of its group."""
-        self._read_home(partition)
+        self.read_home(partition)
         task = self.tasks[event.origin_partition or 0, event.origin_offset or 0]
         if task.sequence >= 0 or task.terminals:
             raise Violation("G3", f"task {event.task_id} is accepted twice", tale.name)
@@ -393,7 +409,7 @@ class Truth:
             if tale.paused or tale.blocked or task in tale.doomed:
                 raise Violation("commands", f"{event.task_id} is dispatched, and its group must not move", tale.name)
             if (partition, token) not in self._dispatched:
-                raise Violation("G7", f"{event.task_id} is told to be dispatched, and is in no log", tale.name)
+                self.here.dispatched(tale, event, self._instance)
             tale.phase, tale.token, tale.last_token = STATE.DISPATCHED, token, token
             tale.unrun = False
             return
@@ -404,6 +420,7 @@ class Truth:
             if tale.phase is not STATE.DISPATCHED:
                 raise Violation("G1", f"{event.task_id} is running after {tale.phase}", tale.name)
             tale.phase = STATE.RUNNING
+            self.here.hear_running(partition, tale, task, run, event)
             return
         if tale.stopping and state is not STATE.SUCCEEDED:
             raise Violation("commands", f"{event.task_id} is {state} though it was being stopped", tale.name)
@@ -453,6 +470,8 @@ class Truth:
         elif reason in NEVER_RAN:
             if run is not None:
                 raise Violation("G7", f"{name} came back as {reason}, but it ran", tale.name)
+        elif reason == Reason.ABANDONED and self.here.is_disturbed(self.claimants[self.home(tale.name), tale.token]):
+            return  # what it did was never told, and never will be
         elif run is None or run.kind != CAME_BACK.get(reason):  # type: ignore[call-overload]
             raise Violation("G7", f"{name} is {event.state} because of {reason}, which is not so", tale.name)
         elif reason == Reason.ABANDONED and run.stop is not Stop.DRAIN and not self.was_troubled(run.process):
@@ -460,8 +479,8 @@ class Truth:
 
     def _check_lost(self, tale: Tale, run: Run | None, event: Event) -> None:
         """Only a worker that died or was cut off loses a task; one that leaves on SIGTERM, only what it could not end."""
-        process = self.claimants[self._home(tale.name), event.fencing_token or 0]
-        if self.was_troubled(process):
+        process = self.claimants[self.home(tale.name), event.fencing_token or 0]
+        if self.was_troubled(process) or self.here.is_disturbed(process):
             return
         could_end = process in self.drained and (run is None or run.ended_us >= 0)
         if process.alive or could_end:

@@ -14,7 +14,7 @@ from consumers.worker import Worker
 from streams.errors import InstanceTakenError, UserError
 from streams.settings import Settings
 from tests.sim.loop import MS, Killed, Process, Violation, judged
-from tests.sim.scenario import WorkerPlan
+from tests.sim.scenario import HandlerPlan, Scenario, WorkerPlan
 from tests.sim.stage import STAGE
 
 POLL_US = 100 * MS  # as in poller.py
@@ -23,11 +23,13 @@ POLL_US = 100 * MS  # as in poller.py
 class WorkerLife:
     """One process, from its start to its end."""
 
-    def __init__(self, process: Process, settings: Settings, plan: WorkerPlan) -> None:
+    def __init__(self, process: Process, settings: Settings, plan: WorkerPlan, scenario: Scenario) -> None:
         self.process, self.plan = process, plan
+        declared = {handler.type: handler for handler in scenario.handlers}
         registry = Registry()
         for task_type in plan.types:
-            registry.handler(task_type)(_handler)
+            how = declared.get(task_type, HandlerPlan(task_type, "auto", False, None))
+            registry.handler(task_type, timeout_s=how.timeout_s, placement=how.placement)(_handler)  # type: ignore[arg-type]
         self.worker = Worker(settings, registry, plan.name, exit_process=self._exit_process, step=STAGE.wire.step)
         self.poller: Poller = self.worker._poller
         self._busy = self._again = self._draining = False

@@ -13,7 +13,8 @@ from tests.sim import ending
 from tests.sim.broker import Broker, Txn
 from tests.sim.client import Wire
 from tests.sim.groups import Group, tell_all
-from tests.sim.loop import MS, Fault, Loop, Process, S
+from tests.sim.local import LocalLife
+from tests.sim.loop import FOUND, MS, Fault, Loop, Process, S
 from tests.sim.orders import Order, choose, command_value
 from tests.sim.scenario import CommandPlan, FaultPlan, Scenario, TaskPlan
 from tests.sim.scheduler import SchedulerLife
@@ -44,6 +45,8 @@ class World:
         self.wire = Wire(self.loop, self.broker, self.note, self.truth.written)
         STAGE.loop, STAGE.wire, STAGE.truth = self.loop, self.wire, self.truth
         STAGE.ids, STAGE.wall_ms_max = 0, 0
+        STAGE.loops, STAGE.boots, STAGE.runners = [], {}, {}
+        FOUND.clear()
         self.settings = Settings(
             _env_file=None, partitions=scenario.partitions, dispatch_partitions=scenario.dispatch_partitions,  # type: ignore[call-arg]
             lease_s=scenario.lease_s, drain_s=scenario.drain_s, **dict(scenario.settings),
@@ -88,6 +91,14 @@ class World:
             ending.drain(self)
             ending.check(self)
 
+    def bury(self) -> None:
+        """What is under way in event loops ends now, and not when Python happens to find it."""
+        self.truth.note = _silent  # type: ignore[method-assign]
+        self.wire.note = _silent
+        for loop in STAGE.loops:
+            loop.bury()
+        FOUND.clear()
+
     # -- processes
 
     def _boot(self, name: str) -> None:
@@ -112,7 +123,9 @@ class World:
         life: Life
         if name in self.settings_of:
             plan = next(w for w in self.scenario.workers if w.name == name)
-            life = WorkerLife(process, self.settings_of[name], plan)
+            life = WorkerLife(process, self.settings_of[name], plan, self.scenario)
+        elif name in self.scenario.locals:
+            life = LocalLife(process, self.settings, name, self.scenario)
         else:
             life = SchedulerLife(process, self.settings, name)
         self.lives[name] = life
@@ -161,6 +174,7 @@ class World:
                 assert isinstance(life, SchedulerLife)
                 life.scheduler.slow_until_us = self.loop.now_us + plan.duration_us
             case "fence":
+                process.doubts.append(self.loop.now_us)
                 self.broker.init_producer(self.settings.transactional_id(process.name))
             case "replace":
                 self._replace(life, plan)

@@ -17,7 +17,7 @@ from streams.clock import Now
 from streams.engine import Engine, Input, Output
 from streams.express import Item
 from streams.intake import AcceptedTask, read_task
-from streams.partition import INPUTS, Partition, load
+from streams.partition import INPUTS, Partition, load, read_row
 from streams.placement import Here, Start
 from streams.protocol import CommandKind, ErrorInfo, Moment, Report, ReportKind, decode_events
 from streams.retry import Policy
@@ -289,6 +289,16 @@ def test_what_needs_more_goes_through_the_machine(more: dict[str, Any]) -> None:
     record = Input("tasks", 0, 0, b"g", msgspec.json.encode({"type": "t"} | more), [])
     scene.engine.take_in([record], {}, scene.now)
     assert not scene.lane.count and scene.engine.partitions[0].entries
+
+
+@pytest.mark.parametrize("more", [{"idempotency_key": "k"}, {"timeout_s": 0.5}, {"type": "u"}])
+def test_what_goes_another_way_stands_behind_those_of_its_group_in_the_lane(more: dict[str, Any]) -> None:
+    scene = Scene(1)
+    values = [msgspec.json.encode({"type": "t"} | fields) for fields in ({}, more, {})]
+    scene.engine.take_in([Input("tasks", 0, n, b"g", value, []) for n, value in enumerate(values)], {}, scene.now)
+    entry = scene.engine.partitions[0].entries[b"g"]
+    assert entry.task is not None and entry.task.task_id == "0-0"
+    assert [read_row(row)[1].task_id for _, row in entry.backlog()] == ["0-1", "0-2"]
 
 
 def test_a_second_in_the_lane_is_enough() -> None:

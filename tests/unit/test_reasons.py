@@ -237,13 +237,13 @@ def test_one_who_takes_over_from_an_owner_that_ran_tasks_himself_says_that_he_wa
     world.step()
     world.vanish("w1")
     engine = world.engines["s1"]
-    engine.partitions[HOME].quiet_until_ms = world.now.mono_ms + 5000
     world.publish("h")
     ask(world, K.CANCEL_TASK, task_id="a")
     for _ in range(3):
         world.pass_time(50)
         world.step()
         world.answer_all()
+    engine.partitions[HOME].quiet_until_ms = world.now.mono_ms + 4850
     world.publish("g", id="b")
     world.step()
     found = questions.explain(engine, "g")

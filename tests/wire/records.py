@@ -195,16 +195,15 @@ JSON: dict[str, Golden] = {
 TASK = TaskRow(ROW_FORMAT, 2, 40, "tenant/1 ☕".encode(), b'{"type":"sync.customer"}', HEADERS, 1767225600000)
 DEAD = DeadRow(ROW_FORMAT, b"\x97", 1767225600000, Reason.CASCADE, "4-17", "mail.send", 3, ERROR, SEQUENCE)
 
+PARTITION = PartitionRow(
+    ROW_FORMAT, TOKEN, {"tasks": 7, "completions": 9, "commands": 0}, {2: 41, 0: 3}, "pstp-scheduler-1", "b00t",
+    True, {"tasks": "3v8kQmJ2R0mW9x", "completions": "aZ", "commands": "bY"},
+    {"states": {"parked": 3, "succeeded": 2}, "buried": {"bad_json": 1}, "lost": {"": 1}}, True,
+)  # fmt: skip
+
 ROWS: dict[str, Golden] = {
-    "row-partition": Golden(
-        PartitionRow(
-            ROW_FORMAT, TOKEN, {"tasks": 7, "completions": 9, "commands": 0}, {2: 41, 0: 3}, "pstp-scheduler-1", "b00t",
-            True, {"tasks": "3v8kQmJ2R0mW9x", "completions": "aZ", "commands": "bY"},
-            {"states": {"parked": 3, "succeeded": 2}, "buried": {"bad_json": 1}, "lost": {"": 1}}, True,
-        ),
-        rows.decode_partition,
-    ),
-    "row-partition-least": Golden(PartitionRow(ROW_FORMAT, 0, {}, {}, "", "", False), rows.decode_partition),
+    "row-partition-1": Golden(replace(PARTITION, may_run=("b00s",), careful=(SEQUENCE, 44)), rows.decode_partition),
+    "row-partition-1-least": Golden(PartitionRow(ROW_FORMAT, 0, {}, {}, "", "", False), rows.decode_partition),
     "row-task-1": Golden(replace(TASK, original=Original(None, b'{"type":"x"}', HEADERS[:1])), rows.decode_task),
     "row-task-1-least": Golden(TaskRow(ROW_FORMAT, 0, 0, None, b"", []), rows.decode_task),
     "row-head-3": Golden(
@@ -227,6 +226,8 @@ OLD_ROWS: dict[str, Golden] = {
         rows.decode_head,
     ),
     "row-head-1-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
+    "row-partition": Golden(PARTITION, rows.decode_partition),
+    "row-partition-least": Golden(PartitionRow(ROW_FORMAT, 0, {}, {}, "", "", False), rows.decode_partition),
     "row-head-1": Golden(
         HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5), (BY,))),
         rows.decode_head,
