@@ -31,7 +31,7 @@ def drain(world: "World") -> None:
     free_since_us: dict[str, int] = {}
     while not _is_done(world):
         world.operate()
-        world.loop.run(world.loop.now_us + LOOK_US)
+        _go_on(world, LOOK_US)
         free = _free_types(world)
         free_since_us = {t: free_since_us.get(t, world.loop.now_us) for t in free}
         _check_progress(world, healed_us, free_since_us)
@@ -42,7 +42,7 @@ def drain(world: "World") -> None:
     settled_us = max(world.loop.now_us, healed_us) + PROGRESS_US
     world.loop.run(world.loop.now_us + QUIET_US)  # whatever is still on its way must change nothing
     while not _is_settled(world) and world.loop.now_us < settled_us:
-        world.loop.run(world.loop.now_us + LOOK_US)
+        _go_on(world, LOOK_US)
 
 
 def wait(world: "World") -> None:
@@ -52,8 +52,16 @@ def wait(world: "World") -> None:
         if world.loop.now_us > bound_us:
             break
         world.operate_blindly()
-        world.loop.run(world.loop.now_us + 10 * LOOK_US)
+        _go_on(world, 10 * LOOK_US)
     world.loop.run(world.loop.now_us + QUIET_US)
+
+
+def _go_on(world: "World", time_us: int) -> None:
+    """For that long; also where all processes are dead, and nothing happens in it."""
+    began_us = world.loop.now_us
+    world.loop.run(began_us + time_us)
+    if world.loop.now_us == began_us:
+        world.loop.now_us = began_us + time_us
 
 
 def _owned(world: "World") -> list[int]:

@@ -85,6 +85,14 @@ class Here:
         orders = self._truth.orders.of_group.get(tale.name, ())
         return any(order.answered < order.sent for order in orders) or bool(tale.doomed)
 
+    def may_go_on(self, tale: Tale) -> bool:
+        """Whether its pause may be over, and that is not told yet."""
+        orders = self._truth.orders.of_group.get(tale.name, ())
+        return any(
+            order.plan.pause_ms is not None or (order.kind is K.RESUME_GROUP and order.answered < order.sent)
+            for order in orders
+        )
+
     def _may_have_left(self, tale: Tale, task: Task, known: dict[Task, Run]) -> bool:
         run = known.get(task) or self._told_run(tale, task)
         if task.plan.idempotency_key is not None or (run is None and self._limited):

@@ -231,7 +231,7 @@ def install() -> None:
              BUSY=(2, 3), PART_RECORDS=3)  # fmt: skip
     _replace(streams.express, LINE_MAX=4)
     _replace(consumers.express, _LINES_MAX=4, _LANE_MAX=8, _IN_A_ROW=3, _BURST_MAX=4)
-    _replace(consumers.local, WorkerMetrics=_Null, CollectorRegistry=_Null, LeaseKeeper=parts.Keeper,
+    _replace(consumers.local, LocalMetrics=_Null, LeaseKeeper=parts.Keeper,
              ThreadExecutor=parts.Executor, ProcessExecutor=parts.Executor)  # fmt: skip
     _replace(consumers.worker, WorkerMetrics=_Null, HttpServer=_Null, Target=_Null, CollectorRegistry=_Null,
              verify_identity=lambda _: None, MembersView=parts.View, Announcer=parts.Announcer,

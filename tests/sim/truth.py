@@ -130,7 +130,7 @@ class Truth:
         here = self.here.is_here(process)
         is_told = (home, job.fencing_token) in self.here.told
         if not self.is_blind:
-            self._judge_alone(tale, job)
+            self._judge_alone(tale, job, here=here)
             if here:
                 self.here.judge_repeat(tale, task, job, is_told=is_told)
             if here and not is_told:
@@ -152,7 +152,7 @@ class Truth:
         self.note(f"{process.name}: {group} begins {job.id} attempt {job.attempt} token {job.fencing_token}")
         return behaviour
 
-    def _judge_alone(self, tale: Tale, job: Job) -> None:
+    def _judge_alone(self, tale: Tale, job: Job, *, here: bool) -> None:
         """G1."""
         if job.fencing_token in tale.released:
             return
@@ -162,7 +162,8 @@ class Truth:
         tale.live = [run for run in tale.live if run.is_live]
         if (self.home(tale.name), job.fencing_token) in self.runs:
             raise Violation("G1", f"task {job.id} begins twice under token {job.fencing_token}", tale.name)
-        if tale.is_still and job.fencing_token != tale.still_token:
+        goes_on = here and self.here.may_go_on(tale)
+        if tale.is_still and job.fencing_token != tale.still_token and not goes_on:
             raise Violation("commands", f"task {job.id} begins after the pause was answered", tale.name)
 
     def _judge_begin(self, tale: Tale, task: Task, job: Job, lease: Lease) -> None:
