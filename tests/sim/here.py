@@ -162,9 +162,9 @@ class Here:
 
     # -- troubles
 
-    def is_disturbed(self, process: Process) -> bool:
+    def is_disturbed(self, process: Process | None) -> bool:
         """Whether what it ran may have been lost: it died, was cut off, or something befell its transactions."""
-        if not self.is_here(process):
+        if process is None or not self.is_here(process):
             return False
         since_us = self._truth.loop.now_us - int(3 * self._scenario.lease_s * S) - 6 * S
         if not process.alive or any(at_us >= since_us for at_us in process.doubts):

@@ -192,7 +192,6 @@ class Truth:
         if job.payload != task.payload:
             raise Violation("commands", f"task {job.id} is given {job.payload}, not {task.payload}", tale.name)
 
-
     def _before(self, tale: Tale, job: Job, lease: Lease) -> list[Run] | None:
         """Those before it in its dispatch that have succeeded without being told of, the head of the tale first.  None:
         it has no right to run.
@@ -471,7 +470,9 @@ class Truth:
         elif reason in NEVER_RAN:
             if run is not None:
                 raise Violation("G7", f"{name} came back as {reason}, but it ran", tale.name)
-        elif reason == Reason.ABANDONED and self.here.is_disturbed(self.claimants[self.home(tale.name), tale.token]):
+        elif reason == Reason.ABANDONED and self.here.is_disturbed(
+            self.claimants.get((self.home(tale.name), tale.token))
+        ):
             return  # what it did was never told, and never will be
         elif run is None or run.kind != CAME_BACK.get(reason):  # type: ignore[call-overload]
             raise Violation("G7", f"{name} is {event.state} because of {reason}, which is not so", tale.name)
