@@ -101,6 +101,7 @@ class Head(Struct, frozen=True, omit_defaults=True, array_like=True):
     stop: Stop | None = None
     first_error: ErrorInfo | None = None
     run: tuple[Behind, ...] = ()  # the first parked ones, out in the same dispatch under the tokens that follow `token`
+    begun: bool = False  # a handler has begun it, even if no attempt was used: it was snoozed or abandoned
 
 
 class Pause(Struct, frozen=True, array_like=True):
@@ -167,10 +168,10 @@ class Group(Struct, frozen=True):
 
 
 IDLE: Final = Group()
-# What last held up a head that has not begun.
-UNRUN: Final = frozenset({None, Reason.RETURNED, Reason.TAKEN_BACK, Reason.NO_HANDLER, Reason.LOST_BEFORE_START})
-# What it was told to wait for is no failure.
-GIVEN_BACK: Final = UNRUN | {Reason.ABANDONED}
+# Why a head waits without having failed.
+GIVEN_BACK: Final = frozenset({
+    None, Reason.RETURNED, Reason.TAKEN_BACK, Reason.NO_HANDLER, Reason.LOST_BEFORE_START, Reason.ABANDONED
+})  # fmt: skip
 # What a worker says with `progress` of a handler that it cannot end.
 GOES_ON: Final = frozenset({Reason.TIMEOUT, Reason.BY_COMMAND})
 
@@ -659,6 +660,7 @@ def _again(
         first_error=head.first_error or report.error,
         overdue=False,
         run=(),
+        begun=True,
     )
     emit = Emit(
         TaskState.RETRYING, head.sequence, attempt, head.token, why, due_wall_ms, report, worker, error=report.error
@@ -672,7 +674,10 @@ def _give_back(group: Group, head: Head, why: Reason, worker: str, report: Repor
         return _stopped(group, head, head.stop, report, worker)
     emit = Emit(TaskState.PARKED, head.sequence, head.attempt, head.token, why, report=report, worker=worker)
     group, answers = _answered(group)
-    return _ready(group, replace(head, phase=Phase.READY, why=why, overdue=False, run=()), Free(), emit, *answers)
+    ready = replace(
+        head, phase=Phase.READY, why=why, overdue=False, run=(), begun=head.begun or why is Reason.ABANDONED
+    )
+    return _ready(group, ready, Free(), emit, *answers)
 
 
 def _is_spent(head: Head, policy: Policy) -> bool:
@@ -972,7 +977,7 @@ def _redriven(group: Group, event: Redriven, now: Now, policy: Policy) -> Decisi
 
 def _has_not_begun(head: Head) -> bool:
     """It waits for its first attempt, also if it was on its way and has come back unrun."""
-    return head.phase in (Phase.READY, Phase.WAITING) and head.attempt == 1 and head.why in UNRUN
+    return head.phase in (Phase.READY, Phase.WAITING) and head.attempt == 1 and not head.begun
 
 
 def _free_to_go(group: Group, *before: Effect) -> tuple[Group, tuple[Effect, ...]]:

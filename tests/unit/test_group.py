@@ -483,3 +483,18 @@ def test_deciding_changes_nothing_but_its_answer() -> None:
                 continue
             assert decide(group, event, NOW, POLICY) == decide(group, event, NOW, POLICY)
             assert group == group_in(phase)
+
+
+@pytest.mark.parametrize("begun", [K.SNOOZED, K.ABANDONED])
+def test_what_a_handler_has_begun_keeps_its_place_also_when_it_has_come_back_unrun_since(begun: ReportKind) -> None:
+    running = group_in(Phase.RUNNING)
+    group, _ = moved(running, report(begun, delay_s=0.001) if begun is K.SNOOZED else report(begun))
+    if head_of(group).phase is Phase.WAITING:
+        group, _ = moved(group, Due(SEQUENCE))
+    group, _ = moved(group, Granted(TOKEN + 1, 2))
+    group, _ = moved(group, LostBeforeStart(TOKEN + 1))
+    assert head_of(group).attempt == 1
+    after, _ = moved(group, Redriven(BY, 5, True))
+    assert after.head == group.head
+    fresh, _ = moved(group_in(Phase.READY), Redriven(BY, 5, True))
+    assert fresh.head is None  # one that never began makes room

@@ -105,6 +105,7 @@ HEAD_NOW = Head(
     ERROR, FailurePolicy.BLOCK, 3, True, Stop(TaskState.SKIPPED, BY), ERROR,
 )  # fmt: skip
 WITH_A_RUN = replace(HEAD_NOW, run=(Behind(SEQUENCE + 1, 9, FailurePolicy.CASCADE), Behind(SEQUENCE + 2)))
+HAS_BEGUN = replace(HEAD_NOW, begun=True)
 
 
 class Golden(NamedTuple):
@@ -206,12 +207,12 @@ ROWS: dict[str, Golden] = {
     "row-partition-1-least": Golden(PartitionRow(ROW_FORMAT, 0, {}, {}, "", "", False), rows.decode_partition),
     "row-task-1": Golden(replace(TASK, original=Original(None, b'{"type":"x"}', HEADERS[:1])), rows.decode_task),
     "row-task-1-least": Golden(TaskRow(ROW_FORMAT, 0, 0, None, b"", []), rows.decode_task),
-    "row-head-3": Golden(
-        HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5, 6), (BY,))),
+    "row-head-4": Golden(
+        HeadRow(ROW_FORMAT, HAS_BEGUN, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5, 6), (BY,))),
         rows.decode_head,
     ),
-    "row-head-3-run": Golden(HeadRow(RUN_FORMAT, WITH_A_RUN, None), rows.decode_head),
-    "row-head-3-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
+    "row-head-4-run": Golden(HeadRow(RUN_FORMAT, WITH_A_RUN, None), rows.decode_head),
+    "row-head-4-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
     "row-head-1-paused": Golden(HeadRow(ROW_FORMAT, None, None, Held(Pause(BY, 7))), rows.decode_head),
     "row-dead-1": Golden(replace(DEAD, first_error=ErrorInfo("KeyError", "'id'")), rows.decode_dead),
     "row-seen": Golden(SeenRow(ROW_FORMAT, "key-1", "4-17", 1767225600000), rows.decode_seen),
@@ -221,6 +222,12 @@ ROWS: dict[str, Golden] = {
 
 # As earlier versions wrote them, with fewer columns: they are read, and no longer written.
 OLD_ROWS: dict[str, Golden] = {
+    "row-head-3": Golden(
+        HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5, 6), (BY,))),
+        rows.decode_head,
+    ),
+    "row-head-3-run": Golden(HeadRow(RUN_FORMAT, WITH_A_RUN, None), rows.decode_head),
+    "row-head-3-least": Golden(HeadRow(ROW_FORMAT, Head(1, Phase.READY), None), rows.decode_head),
     "row-head-2": Golden(
         HeadRow(ROW_FORMAT, HEAD_NOW, Reason.ATTEMPTS_SPENT, Held(Pause(BY, 7, 8), Sweep(3, BY, 4, 5, 6), (BY,))),
         rows.decode_head,
