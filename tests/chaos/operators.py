@@ -160,12 +160,16 @@ def forgets(stage: Stage) -> Steps:
 @nemesis
 def dependency_down(stage: Stage) -> Steps:
     """What all tasks of a type need is away: breakers open, groups wait in order, and go on when it is back."""
+    down, before = stage.folder / "dependency-down", stage.watcher.breakers_opened
+    if down.exists():
+        return
     fault = stage.faults.note("dependency_down", loses=False)
-    down = stage.folder / "dependency-down"
     down.touch()
     for _ in range(2):
         for number in range(20):
             _publish(stage, f"depends-{number}", ["depends"], S.SUCCEEDED)
         yield stage.rng.uniform(1, 4)
+    yield from until(lambda: stage.watcher.breakers_opened > before, 30.0)
+    yield stage.rng.uniform(0, 4)  # some probes fail
     down.unlink()
     stage.faults.over(fault)

@@ -34,6 +34,7 @@ class Watcher(threading.Thread):
         self.ended: dict[str, str] = {}  # the state of those that have come to an end and were not redriven
         self.begun: set[str] = set()  # those of operators and nemeses that have run at least once
         self.blocked: set[str] = set()  # groups
+        self.breakers_opened = 0
         self.stubborn: set[str] = set()  # tasks that their worker could not end
         self.terminal = 0
         self.moved_s = time.monotonic()
@@ -94,6 +95,8 @@ class Watcher(threading.Thread):
                 self.blocked.add(event.group or "")
             case "group_unblocked":
                 self.blocked.discard(event.group or "")
+            case "breaker" if event.reason == "open":
+                self.breakers_opened += 1
             case "progress" if event.reason is not None:
                 self.stubborn.add(event.task_id or "")
         if event.kind != "task" or event.sequence is None or event.state is None:
