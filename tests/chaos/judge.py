@@ -162,7 +162,8 @@ class Judge:
                 self._problem(f"{event.task_id} of {event.group} started at {at}, and the group was paused")
             if not task.redriven:  # it starts where the operator put it
                 self._order(group, event)
-            self._stalled(group, task, at)
+            if (event.group or "")[1:].isdigit():  # the publisher's; operators' groups are held up on purpose
+                self._stalled(group, task, at)
             task.worker, group.token = event.worker, event.fencing_token or 0
         elif state is S.RETRYING or (state is S.PARKED and before is S.RUNNING):
             self._repeat(task, event, at)
