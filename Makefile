@@ -8,6 +8,7 @@ SEED ?= 1
 DURATION_S ?= 180
 TASKS ?= 20000
 BROKERS ?= 1
+EXECUTION ?= workers
 NEMESES ?= all
 TABLE ?=
 TESTS ?= tests
@@ -43,7 +44,7 @@ sim: venv ## simulated worlds with faults: make sim SEEDS=200
 
 chaos: venv ## real processes and brokers under every fault: make chaos SEED=1 DURATION_S=180 TASKS=20000 BROKERS=1
 	$(BIN)/python -m tests.chaos --seed $(SEED) --duration-s $(DURATION_S) --tasks $(TASKS) --brokers $(BROKERS) \
-		--nemeses $(NEMESES) $(if $(TABLE),--table $(TABLE))
+		--nemeses $(NEMESES) --execution $(EXECUTION) $(if $(TABLE),--table $(TABLE))
 
 bench: venv ## PSTP and its peers on the same work: make bench REPEAT=3 SCALE=1 (see docs/performance.md)
 	$(BIN)/pstp bench throughput --repeat $(REPEAT) --scale $(SCALE) --out bench/results/throughput.json

@@ -26,8 +26,7 @@ class Cluster:
         voters = {number: free_port() for number in range(1, count + 1)}
         cluster_id = new_cluster_id()
         self.folders = [folder / f"broker-{number}" for number in voters]
-        if small_disks:
-            self._mount()
+        self._small_disks = small_disks
         self.nodes = []
         for number, data_dir in zip(voters, self.folders, strict=True):
             port = free_port()
@@ -37,6 +36,8 @@ class Cluster:
 
     def start(self) -> None:
         """All of them, side by side: none answers before most are there."""
+        if self._small_disks:
+            self._mount()
         failed: list[BaseException] = []
 
         def begin(node: EmbeddedBroker) -> None:

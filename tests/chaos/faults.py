@@ -49,6 +49,11 @@ class Faults:
     def over(self, fault: Fault) -> None:
         fault.until = utc_now()
 
+    def note_end(self, instance: str, ago_s: float) -> None:
+        """A `pstp run` ended so long ago by itself: a handler did not, and its partitions went to others."""
+        at = utc_now() - timedelta(seconds=ago_s)
+        self.told.append(Fault("ended with a handler", (instance,), at - _GOING, at))
+
     def of_handlers(self) -> list[Fault]:
         """Handlers that took their worker with them say so before."""
         path = self.folder / "exits.jsonl"

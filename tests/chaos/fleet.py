@@ -48,6 +48,7 @@ class Fleet:
     settings: Settings
     folder: Path
     publisher_arguments: list[str]
+    execution: str = "workers"  # or "local": `pstp run` under the names of workers, and neither they nor schedulers
     slots: int = 16
     preload: dict[str, str] = field(default_factory=dict)  # environment of a faked clock
     wanted: set[str] = field(default_factory=set)
@@ -65,6 +66,8 @@ class Fleet:
 
     def live(self, role: str) -> list[Life]:
         """The running processes of a role that no nemesis has in hand, one per wanted instance."""
+        if self.execution == "local" and role == "scheduler":
+            role = "worker"
         return [
             life for life in self.lives
             if life.role == role and life.alive and life.name in self.wanted - self.busy
@@ -125,7 +128,8 @@ class Fleet:
             return Process(name, self.publisher_arguments, env, log_path, module="tests.chaos.publisher")
         env |= {key: value.replace("INSTANCE", name) for key, value in self.preload.items()}
         if role == "worker":
-            return Process(name, [str(HANDLERS)], env, log_path, module="tests.chaos.process")
+            local = {"CHAOS_PLACEMENT": "local"} if self.execution == "local" else {}
+            return Process(name, [str(HANDLERS), self.execution], env | local, log_path, module="tests.chaos.process")
         return Process(name, ["scheduler"], env | BREAKERS, log_path)
 
     def _await_end(self, life: Life) -> None:

@@ -51,7 +51,8 @@ def count(task: Task) -> int:
 
 
 def declare(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    return handler(f"chaos.{name}", **(LOSSES | {"timeout_s": 60} | options))
+    where = {"placement": os.environ.get("CHAOS_PLACEMENT", "auto")}
+    return handler(f"chaos.{name}", **(LOSSES | {"timeout_s": 60} | where | options))
 
 
 @declare("quick")

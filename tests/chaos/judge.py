@@ -80,7 +80,11 @@ class _Task:
 
 
 class Judge:
-    def __init__(self, settings: Settings, folder: Path, faults: Faults, lives: list[Life], slack_s: float) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, faults: Faults, lives: list[Life], slack_s: float, *,
+        local: bool = False,
+    ) -> None:  # fmt: skip
+        self._local = local
         self._settings, self._folder = settings, folder
         self._faults, self._lives = faults.all(), lives
         self._slack = timedelta(seconds=slack_s)
@@ -211,6 +215,8 @@ class Judge:
         for fault in reversed(self._faults):
             if (fault.loses or (drains and fault.drains)) and fault.explains(worker, at, self._patience):
                 return fault
+        if drains and self._local:  # what took too long when partitions moved, whoever came or went
+            return next((f for f in reversed(self._faults) if f.hits(at, at, self._patience)), None)
         return None
 
     def _ended(self, group: _Group, task: _Task, event: Event, at: datetime) -> None:

@@ -18,13 +18,17 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.registry import NEMESES, nemesis
 from tests.chaos.stage import Stage, Steps, aside, until
 
-__all__ = ["NEMESES", "REPEATS_NOTHING"]
+__all__ = ["NEMESES", "NOT_HERE", "REPEATS_NOTHING", "REPEATS_NOTHING_HERE"]
+# Where schedulers run the handlers: breakers are not set there, since with them nothing takes the express lane.
+NOT_HERE: Final = frozenset({"dependency_down"})
 ALONE_S: Final = 4.0  # less than the broker's session with its controller
 # After these alone no task may run twice: nothing happens to a worker.
 REPEATS_NOTHING: Final = frozenset({
     "scheduler_kill", "scheduler_freeze", "scheduler_lag", "scheduler_rolling", "publisher_kill", "publisher_freeze",
     "poison", "operator", *OPERATIONS,
 })  # fmt: skip
+# The same where schedulers run the handlers.
+REPEATS_NOTHING_HERE: Final = frozenset({"publisher_kill", "publisher_freeze", "poison", "operator", *OPERATIONS})
 
 
 @contextmanager
@@ -301,7 +305,8 @@ def scale(stage: Stage) -> Steps:
     """Down to one of each, up to three, and back to what it was."""
     wanted = stage.fleet.wanted
     before = set(wanted)
-    for role, names in (("scheduler", ("s1", "s2", "s3")), ("worker", ("w1", "w2", "w3"))):
+    roles = (("scheduler", ("s1", "s2", "s3")), ("worker", ("w1", "w2", "w3")))
+    for role, names in roles[1 if stage.fleet.execution == "local" else 0 :]:
         for name in names[1:]:
             wanted.discard(name)
             if (life := stage.fleet.current(name)) is not None and name not in stage.fleet.busy:

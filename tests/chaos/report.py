@@ -48,6 +48,8 @@ def command(outcome: Outcome) -> str:
         f"make chaos SEED={options.seed} DURATION_S={options.duration_s:g} TASKS={options.tasks}",
         f"BROKERS={options.brokers}",
     ]
+    if options.execution != "workers":
+        words.append(f"EXECUTION={options.execution}")
     if options.nemeses != tuple(NEMESES):
         words.append(f"NEMESES={','.join(options.nemeses)}")
     return " ".join(words)

@@ -97,19 +97,28 @@ class Here:
         run = known.get(task) or self._told_run(tale, task)
         if task.plan.idempotency_key is not None or (run is None and self._limited):
             return True  # a duplicate, or there was no room for it
-        if run is None or run.ended_us < 0:
+        is_lost = task is tale.head() and tale.phase in BEGUN and (run is None or self._is_hit(run.process))
+        if not is_lost and (run is None or run.ended_us < 0):
             return False
-        if run.kind in LEAVE:
+        if task is tale.head() and tale.stopping:
             return True
-        if run.kind is not ReportKind.FAILED:
+        kind = ReportKind.FAILED if run is None else run.kind
+        if kind in LEAVE:
+            return True
+        if kind is not ReportKind.FAILED and not is_lost:
             return False
         how = policy(task, self._truth.orders.default_policy)
         if how is FailurePolicy.BLOCK:
             return False
         if how is FailurePolicy.CASCADE:
             return True
-        spent = run.job.attempt - (tale.attempts_before if task is tale.head() else 0)
+        spent = (tale.attempt if run is None else run.job.attempt) - (
+            tale.attempts_before if task is tale.head() else 0
+        )
         return spent >= (task.plan.max_attempts or MAX_ATTEMPTS) or (task is tale.head() and tale.one_more)
+
+    def _is_hit(self, process: Process) -> bool:
+        return not process.alive or self._truth.was_troubled(process) or self.is_disturbed(process)
 
     def _told_run(self, tale: Tale, task: Task) -> Run | None:
         """What ran of it under its latest dispatch, here or on a worker."""

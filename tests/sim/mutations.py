@@ -27,6 +27,7 @@ RUNS, LEASES, EXECUTION, WORKER = (
     "consumers/execution.py",
     "consumers/worker.py",
 )
+EXPRESS, LOCAL, LANE = "streams/express.py", "consumers/local.py", "consumers/express.py"
 
 MUTATIONS = (
     # -- tokens and claims
@@ -301,5 +302,58 @@ MUTATIONS = (
     Mutation("revoked_still_claimed", "dispatches of a revoked partition are kept and claimed when it comes back", (
         Edit(CLAIMING, "            self.ahead.forget(partition)\n", ""),
         Edit(CLAIMS, "        while waiting and waiting[0].offset < offset:\n            waiting.popleft()\n", ""),
+    )),
+    # -- handlers in the scheduler's process
+    Mutation("lane_keeps_no_row", "offsets pass what has not ended in the express lane, and no row keeps it", (
+        Edit(EXPRESS, '            engine.put("changelog", line.partition.number, key, rows.encode(item.row()))\n', ""),
+    )),
+    Mutation("row_of_the_lane_stays", "a row that was written for a task in the lane is not deleted at its end", (
+        Edit(EXPRESS, "            if item.rowed:\n", "            if False:\n"),
+    )),
+    Mutation("lane_beside_the_machine", "a task that cannot take the lane begins beside those of its group that are in it", (
+        Edit(ENGINE, "            self.express.settle(line)  # what goes another way stands behind those in the lane\n", "            pass\n"),
+    )),
+    Mutation("lane_past_a_head", "a task takes the lane though its group has a head in the machine", (
+        Edit(EXPRESS, "        if entry is not None and entry.group != IDLE:\n            return False\n", ""),
+    )),
+    Mutation("careful_start_skipped", "what a dead predecessor may have begun begins before that is committed", (
+        Edit(ENGINE, "careful = head.sequence <= partition.careful_below", "careful = False"),
+        Edit(EXPRESS, "        if record.offset < partition.careful_end:\n", "        if False:\n"),
+    )),
+    Mutation("successor_does_not_wait", "whoever takes over from a scheduler that runs handlers does not wait for its lease", (
+        Edit(ENGINE, "self._now.mono_ms + self._lease_ms if partition.may_run else 0", "0"),
+    )),
+    Mutation("care_forgotten", "a clean release makes the next owner forget what the one before it may still be running", (
+        Edit(PARTITION, "self.may_run, (self.careful_below, self.careful_end),", "(), (0, 0),"),
+    )),
+    Mutation("commands_while_quiet", "commands are answered while a predecessor may still run what they are about", (
+        Edit(ENGINE, '        if record.topic == "commands" and partition.quiet_until_ms:\n', "        if False:\n"),
+    )),
+    Mutation("local_lease_not_enforced", "handlers in the scheduler's process go on when membership was last proven a lease ago", (
+        Edit(LOCAL, "        self._keeper.add(run)\n        run.begin()\n", "        run.begin()\n"),
+        Edit(LOCAL, "        self._keeper.add(run)\n        return run\n", "        return run\n"),
+        Edit(LOCAL, "            self._keeper.add(self._drivers)\n", "            pass\n"),
+        Edit(LOCAL, '        self._fence("membership was last proven a lease ago, and a handler has ended only now")\n', "        pass\n"),
+        Edit(LOCAL, "        if self.lease.is_out(mono_ns()):\n", "        if False:\n"),
+        Edit(LANE, "                if lease.is_out(ended.mono_ns):\n", "                if False:\n"),
+        Edit(LANE, "            if not self._drivers.lease.is_out(ended.mono_ns):\n", "            if True:\n"),
+    )),
+    Mutation("outcome_of_old_memory", "an outcome from before a failed transaction is taken in after the partition was loaded afresh", (
+        Edit(ENGINE, "        if self.partitions.get(partition.number) is not partition:\n            return False\n        self._now = now\n", "        self._now = now\n"),
+    )),
+    Mutation("rejoins_while_handlers_run", "after a failed transaction the group is joined again while handlers still run", (
+        Edit(SCHEDULER, "        await local.stop_all()\n        await asyncio.sleep(pause_s)\n", "        await asyncio.sleep(pause_s)\n"),
+        Edit(SCHEDULER, "                await self._local.stop_all()  # of an earlier assignment\n", "                pass\n"),
+        Edit(SCHEDULER, "        if lost or not self._trusted:\n            await self._local.stop_all()\n            return\n", "        if lost or not self._trusted:\n            return\n"),
+    )),
+    Mutation("lets_go_while_handlers_run", "partitions are let go while handlers still run", (
+        Edit(SCHEDULER, "        finished = asyncio.ensure_future(self._local.finish())\n", "        return\n        finished = asyncio.ensure_future(self._local.finish())\n"),
+    )),
+    Mutation("live_one_fenced", "a scheduler is fenced for what an earlier life of it has left", (
+        Edit(STORE, "if owner and not self._is_followed(owner, _boot_id(table)):", "if owner:"),
+    )),
+    # -- what hangs in Kafka
+    Mutation("hanging_left_alone", "whoever takes up a transactional id does not end what hangs under it", (
+        Edit(TRANSACTION, "        producer.init_transactions(30)\n        producer.begin_transaction()\n", "        producer.init_transactions(30)\n        return producer\n        producer.begin_transaction()\n"),
     )),
 )  # fmt: skip

@@ -67,14 +67,14 @@ class Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
-def hunt(mutation: Any, first: World | None, verified_worlds: int) -> Found:
+def hunt(mutation: Any, first: World | None, verified_worlds: int, only: str) -> Found:
     """Play until the bug is found, that world first.  In a process that has imported nothing of ours."""
     sys.meta_path.insert(0, Finder(mutation))
     from tests.sim.run import play, verdict
     from tests.sim.scenario import draw
 
     steps = played = 0
-    for world, seed in chain([first] if first else [], rounds()):
+    for world, seed in chain([first] if first else [], rounds(only)):
         result = play(draw(seed, world))
         steps, played = steps + result.steps, played + 1
         if (violation := result.violation) is not None:
@@ -86,12 +86,13 @@ def hunt(mutation: Any, first: World | None, verified_worlds: int) -> Found:
     return {"found": False, "played": played, "steps": steps}
 
 
-def rounds() -> Iterator[World]:
-    """Each drill once, then some worlds that are drawn freely; again and again."""
+def rounds(only: str) -> Iterator[World]:
+    """Each drill once, then some worlds that are drawn freely; again and again.  `only`: how their names begin."""
     from tests.sim.drills_here import ALL
     from tests.sim.scenario import FREE, HERE
 
     each = [*ALL, *[FREE] * FREE_PER_ROUND, *[HERE] * FREE_PER_ROUND]
+    each = [world for world in each if world.startswith(only)]
     seeds = dict.fromkeys(each, 0)
     for n in range(WORLDS):
         world = each[n % len(each)]
@@ -105,14 +106,16 @@ def plant_here(name: str) -> None:
     sys.meta_path.insert(0, Finder(mutation))
 
 
-def plant(mutation: Any, first: World | None = None, verified_worlds: int = VERIFIED_WORLDS) -> Found:
+def plant(
+    mutation: Any, first: World | None = None, verified_worlds: int = VERIFIED_WORLDS, only: str = ""
+) -> Found:  # fmt: skip
     """The same in a child process."""
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read_fd)
         try:
-            found = hunt(mutation, first, verified_worlds)
+            found = hunt(mutation, first, verified_worlds, only)
         except BaseException as error:
             found = {"found": False, "error": "".join(traceback.format_exception(error))}
         with os.fdopen(write_fd, "w") as pipe:
@@ -176,6 +179,7 @@ def main() -> int:
     parser.add_argument("--known", action="store_true", help="first the world that is known to show it; keep nothing")
     parser.add_argument("--quickest", type=int, metavar="N", help="with --known: only the N that are found soonest")
     parser.add_argument("--missing", action="store_true", help="only those not known to be found")
+    parser.add_argument("--only", default="", metavar="PREFIX", help="only in worlds whose names begin like this")
     parser.add_argument("--dry", action="store_true", help="keep nothing of what is found")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
@@ -197,7 +201,7 @@ def main() -> int:
             where = found[mutation.name]
             result = plant(mutation, (where["world"], where["seed"]), 0)
         else:
-            result = plant(mutation)
+            result = plant(mutation, only=options.only)
         missed += not result["found"]
         print(json.dumps({"name": mutation.name} | result), flush=True)
         if result["found"] and not (options.known or options.dry):
