@@ -29,6 +29,7 @@ class Line(Struct, frozen=True):
     pid: int
     start_mono_ns: int | None = None
     end_mono_ns: int | None = None
+    instance: str = ""
 
 
 class Run(Struct):
@@ -39,6 +40,7 @@ class Run(Struct):
     start_ns: int
     clock_id: str
     at: str  # file:line
+    instance: str = ""
     end_ns: int | None = None
     known: bool = False  # to the events
     lost: bool = False  # the events say that its worker was lost: it may be a zombie, which G1 excepts
@@ -49,10 +51,12 @@ class Journals:
     """Journals of one or more processes.  Read them all; then for each partition of the history `begin` it, let
     `History` call `executed`, and `judge`.
 
-    partitions: N, where it is known; then only the lines of one partition's groups are in memory at a time.
+    partitions: N, where it is known; then only the lines of one partition's groups are in memory at a time.  untold:
+    instances whose history may not know all that they ran, see `Options.local`.
     """
 
-    def __init__(self, partitions: int | None = None) -> None:
+    def __init__(self, partitions: int | None = None, untold: frozenset[str] = frozenset()) -> None:
+        self._untold = untold
         self.violations = Findings()
         self.warnings = Findings()
         self._partitions = partitions
@@ -112,7 +116,9 @@ class Journals:
                     line.group, (line.task_id,), run.at, at,
                 )  # fmt: skip
                 return
-            run = self._runs[key] = Run(line.task_id, line.token, line.start_mono_ns, line.clock_id, at)
+            run = self._runs[key] = Run(
+                line.task_id, line.token, line.start_mono_ns, line.clock_id, at, line.instance
+            )  # fmt: skip
         if line.end_mono_ns is not None:
             if run is None:
                 self._add(
@@ -146,7 +152,7 @@ class Journals:
         by_clock: dict[tuple[str, str], list[Run]] = {}
         for (group, _), run in self._runs.items():
             by_clock.setdefault((group, run.clock_id), []).append(run)
-            if with_events and not run.known and not self._goes_on(group, run):
+            if with_events and not run.known and run.instance not in self._untold and not self._goes_on(group, run):
                 self._add(
                     Guarantee.G1, "unseen_run",
                     f"a handler ran task {run.task_id!r} under token {run.token}, which the history does not know",

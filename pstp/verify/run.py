@@ -79,7 +79,7 @@ def check_cluster(
         stack.enter_context(_readable(events.topic))
         options = msgspec.structs.replace(options, partitions=len(events.bounds))
         truncated = [partition for partition, bounds in events.bounds.items() if bounds.low > 0]
-        witnesses = stack.enter_context(Journals(options.partitions))
+        witnesses = stack.enter_context(Journals(options.partitions, options.untold()))
         witnesses.read_all(journals)
         history = History(options, truncated, witnesses.executed if journals else None)
         bar = progress.add_task(events.topic, total=len(events))
@@ -102,7 +102,7 @@ def check_dump(path: Path, options: Options, *, journals: Sequence[Path] = ()) -
     """Check the history in a dump file, whose partitions may be mixed."""
     with ExitStack() as stack:
         progress = stack.enter_context(_progress())
-        witnesses = stack.enter_context(Journals(options.partitions))
+        witnesses = stack.enter_context(Journals(options.partitions, options.untold()))
         witnesses.read_all(journals)
         history = History(options, (), witnesses.executed if journals else None)
         split = stack.enter_context(Split())

@@ -22,7 +22,8 @@ class Options(Struct, frozen=True):
     partitions: N, where it is known; then a group must also be where murmur2 puts it.  expect_drained: every task must
     have ended.  kills: all faults there were (None: unknown); a worker may then be lost only to one of them.
     stall_s: a group that could run and did not for longer is a violation (None: only reported).  clock_tolerance_s:
-    by how much wall clocks of different machines may differ.
+    by how much wall clocks of different machines may differ.  local: instances of `pstp run`; what one of them ran and
+    had not committed when something in `kills` befell it is in no history.
     """
 
     partitions: int | None = None
@@ -30,6 +31,11 @@ class Options(Struct, frozen=True):
     kills: tuple[Kill, ...] | None = None
     stall_s: float | None = None
     clock_tolerance_s: float = 1.0
+    local: frozenset[str] = frozenset()
+
+    def untold(self) -> frozenset[str]:
+        """Instances that may have run what nothing tells of."""
+        return self.local & {kill.instance for kill in self.kills or ()}
 
 
 class Execution(NamedTuple):

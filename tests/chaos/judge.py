@@ -102,7 +102,8 @@ class Judge:
         hands in it.
         """
         journals = sorted(self._folder.glob("journal-*.jsonl"))
-        options = Options(kills=self._kills, clock_tolerance_s=1.0 + self._slack.total_seconds())
+        runs = frozenset(life.name for life in self._lives if self._local and life.role == "worker")
+        options = Options(kills=self._kills, clock_tolerance_s=1.0 + self._slack.total_seconds(), local=runs)
         self._verdict = Verdict(check_cluster(self._settings, options, journals=journals))
         with closing(TopicReader(self._settings, self._settings.topic("task-events"))) as reader:
             for partition in reader.bounds:

@@ -93,6 +93,11 @@ class Here:
             for order in orders
         )
 
+    def may_be_released(self, tale: Tale) -> bool:
+        """Whether somebody may have given up what runs, and that is not told yet."""
+        orders = self._truth.orders.of_group.get(tale.name, ())
+        return any(order.kind is K.RELEASE and order.answered < order.sent for order in orders)
+
     def _may_have_left(self, tale: Tale, task: Task, known: dict[Task, Run]) -> bool:
         run = known.get(task) or self._told_run(tale, task)
         if task.plan.idempotency_key is not None or (run is None and self._limited):

@@ -326,9 +326,6 @@ MUTATIONS = (
     Mutation("care_forgotten", "a clean release makes the next owner forget what the one before it may still be running", (
         Edit(PARTITION, "self.may_run, (self.careful_below, self.careful_end),", "(), (0, 0),"),
     )),
-    Mutation("commands_while_quiet", "commands are answered while a predecessor may still run what they are about", (
-        Edit(ENGINE, '        if record.topic == "commands" and partition.quiet_until_ms:\n', "        if False:\n"),
-    )),
     Mutation("local_lease_not_enforced", "handlers in the scheduler's process go on when membership was last proven a lease ago", (
         Edit(LOCAL, "        self._keeper.add(run)\n        run.begin()\n", "        run.begin()\n"),
         Edit(LOCAL, "        self._keeper.add(run)\n        return run\n", "        return run\n"),

@@ -154,7 +154,7 @@ class Truth:
 
     def _judge_alone(self, tale: Tale, job: Job, *, here: bool) -> None:
         """G1."""
-        if job.fencing_token in tale.released:
+        if job.fencing_token in tale.released or (here and self.here.may_be_released(tale)):
             return
         for other in tale.live:
             if other.is_live and not self._is_zombie(other) and other.token not in tale.released:
