@@ -1,9 +1,9 @@
-"""What metrics cost: `python bench/metrics_cost.py [ROUNDS [SIDE]]`, on an idle machine.
+"""What metrics cost: `python bench/metrics_cost.py [ROUNDS] [whole]`.
 
-CPU seconds of PSTP's processes for the same tasks, with all counting and without any, in turns; what processes use to
-start and stop is taken off.  Given are the median of the rounds' differences and a 95 % confidence interval of it
-(bootstrap).  Counting includes librdkafka's statistics; a scrape is measured by itself and added as often as one comes
-each ten seconds.
+CPU seconds for the same tasks with all counting and without any, in turns: of the engine alone, by both of its ways,
+and with `whole` of PSTP's processes (on an idle machine; what they use to start and stop is taken off; librdkafka's
+statistics are in it).  Given are the median of the rounds' differences and a 95 % confidence interval of it
+(bootstrap).  A scrape is measured by itself.
 """
 
 import random
@@ -11,21 +11,75 @@ import statistics
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pstp.bench import sides
-from pstp.bench.bed import Bed
-from pstp.bench.machine import cpu_s
-from pstp.bench.work import WORKS, Work
-from streams.errors import UserError
-
-Run = Callable[..., sides.Result]
-ROUNDS, TRIES = 7, 4
-SCRAPE_EVERY_S = 10
 HERE = Path(__file__).parent
-SIDES = {"pstp run": (sides.pstp_local, 100_000), "scheduler and worker": (sides.pstp_workers, 30_000)}
+sys.path.insert(0, str(HERE / "uncounted"))
+
+import sitecustomize as uncounted  # noqa: E402
+
+from pstp.bench import sides  # noqa: E402
+from pstp.bench.bed import Bed  # noqa: E402
+from pstp.bench.flatness import VALUE, Bench  # noqa: E402
+from pstp.bench.machine import cpu_s  # noqa: E402
+from pstp.bench.work import WORKS  # noqa: E402
+from streams import limits  # noqa: E402
+from streams.clock import mono_ns, now  # noqa: E402
+from streams.engine import Engine, Input  # noqa: E402
+from streams.partition import Partition  # noqa: E402
+from streams.placement import Here  # noqa: E402
+from streams.protocol import Moment  # noqa: E402
+from streams.retry import Policy  # noqa: E402
+
+ROUNDS, TASKS, GROUPS = 7, 3_000, 1_000
+KEYS = [b"g%d" % (number % GROUPS) for number in range(TASKS)]
+
+
+def through_workers() -> float:
+    """CPU seconds per task, handed to workers that answer at once."""
+    return Bench({}).run(KEYS, TASKS)
+
+
+def in_the_lane() -> float:
+    """CPU seconds per task of the express lane, two hundred to a transaction, with handlers that do nothing."""
+    types = frozenset({"bench"})
+    here = Here("boot", 100, {}, moment, first=types, only=types, spare=types, express=types)
+    here.open = True
+    engine = Engine(
+        instance="run", boot_id="boot", owner="o", partitions=1, lease_s=limits.LEASE_S,
+        task_bytes_max=limits.TASK_BYTES_MAX, policy=Policy(), here=here,
+    )  # fmt: skip
+    engine.adopt(Partition(0), now())
+    engine.cut()
+    records = [Input("tasks", 0, number, key, VALUE, []) for number, key in enumerate(KEYS)]
+    lane = engine.express
+    assert lane is not None
+    began_s = time.process_time()
+    for at in range(0, TASKS, 200):
+        engine.take_in(records[at : at + 200], {}, now())
+        while (item := lane.begin(moment())) is not None:
+            item.wire()
+            lane.succeeded(item, moment())
+        engine.step([], {}, now())
+    return (time.process_time() - began_s) / TASKS
+
+
+def moment() -> Moment:
+    return Moment(now().wall_ms, mono_ns(), "clock")
+
+
+@contextmanager
+def counting_nothing() -> Iterator[None]:
+    kept = [(owner, name, owner.__dict__[name]) for owner, names in uncounted.COUNTED for name in names]
+    uncounted.count_nothing()
+    try:
+        yield
+    finally:
+        for owner, name, value in kept:
+            setattr(owner, name, value)
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -35,37 +89,61 @@ def interval(values: list[float]) -> tuple[float, float]:
     return medians[250], medians[9_750]
 
 
-def scrape_cost_s(bed: Bed) -> tuple[float, int]:
-    """CPU seconds of one scrape of a scheduler with some types, and its bytes."""
+def compare(name: str, rounds: int, run: Callable[[bool], float]) -> None:
+    """`run(counted)` gives CPU seconds per task."""
+    run(True), run(False)  # warm
+    pairs = []
+    for number in range(rounds):
+        first = bool(number % 2)
+        used = {counted: run(counted) for counted in (first, not first)}
+        pairs.append((used[True], used[False]))
+    shares = [with_ / without - 1 for with_, without in pairs]
+    extra_s = statistics.median(with_ - without for with_, without in pairs) * 100_000
+    low, high = interval(shares)
+    print(
+        f"{name}: {statistics.median(shares):+.1%} (95 %: {low:+.1%} to {high:+.1%}), {extra_s:+.3f} of "
+        f"{statistics.median(without for _, without in pairs) * 100_000:.2f} CPU seconds per 100,000 tasks", flush=True,
+    )  # fmt: skip
+
+
+def engine(work: Callable[[], float]) -> Callable[[bool], float]:
+    def run(counted: bool) -> float:
+        if counted:
+            return statistics.median(work() for _ in range(3))
+        with counting_nothing():
+            return statistics.median(work() for _ in range(3))
+
+    return run
+
+
+def whole(bed: Bed, side: Callable[..., sides.Result], tasks: int) -> Callable[[bool], float]:
+    work = WORKS["0ms"]._replace(tasks=tasks)
+    env: dict[str, Any] = {"PYTHONPATH": HERE / "uncounted"}
+    start_s = side(bed, work._replace(tasks=100), BENCH_UNCOUNTED="1", **env).cpu_s
+    return lambda counted: (side(bed, work, BENCH_UNCOUNTED=str(int(not counted)), **env).cpu_s - start_s) / tasks
+
+
+def scrape(bed: Bed) -> None:
+    """CPU of one scrape of an idle scheduler."""
     settings = bed.settings(bed.name(), partitions=8)
     child = bed.pstp(settings, "scheduler", PSTP_INSTANCE="scraped", PSTP_HTTP="127.0.0.1:18099")
     address = "http://127.0.0.1:18099/metrics"
     sides._wait(lambda: b"pstp_partitions_owned 8.0" in get(address), 60, "the scheduler", [child])
-    before, count = cpu_s(child.pid), 200
-    began_s = time.monotonic()
-    for _ in range(count):
-        size = len(get(address))
-    took_s = time.monotonic() - began_s
-    used_s = cpu_s(child.pid) - before
-    idle_before = cpu_s(child.pid)
-    time.sleep(took_s)
-    used_s -= cpu_s(child.pid) - idle_before
+    marks_s = []
+    for count in (0, 200):  # as long without scrapes as with them
+        before_s, began_s = cpu_s(child.pid), time.monotonic()
+        for _ in range(count):
+            get(address)
+        took_s = time.monotonic() - began_s if count else 2.0
+        if not count:
+            time.sleep(took_s)
+        marks_s.append((cpu_s(child.pid) - before_s, took_s))
+    (idle_s, idle_for_s), (used_s, used_for_s) = marks_s
+    scrape_ms = (used_s - idle_s / idle_for_s * used_for_s) / 200 * 1e3
+    print(f"a scrape: {scrape_ms:.1f} ms of CPU, {len(get(address)):,} bytes", flush=True)
     child.terminate()
     child.wait(30)
     bed.drop(settings.app)
-    return used_s / count, size
-
-
-def ran(run: Run, bed: Bed, work: Work, **env: Any) -> sides.Result:
-    """Once more where the machine was too busy to see it to its end."""
-    for left in range(TRIES - 1, -1, -1):
-        try:
-            return run(bed, work, **env)
-        except UserError as error:
-            print(f"not counted: {error}", flush=True)
-            if not left:
-                raise
-    raise AssertionError
 
 
 def get(address: str) -> bytes:
@@ -77,34 +155,16 @@ def get(address: str) -> bytes:
         return b""
 
 
-def main(rounds: int, wanted: set[str]) -> None:
-    with Bed() as bed:
-        scrape_s, size = scrape_cost_s(bed)
-        print(f"one scrape of a scheduler: {scrape_s * 1e3:.1f} ms of CPU, {size:,} bytes", flush=True)
-        for name in [name for name in SIDES if name in wanted]:
-            run, tasks = SIDES[name]
-            work = WORKS["0ms"]._replace(tasks=tasks)
-            env = {"PYTHONPATH": HERE / "uncounted"}
-            start_s = ran(run, bed, work._replace(tasks=100), BENCH_UNCOUNTED="1", **env).cpu_s
-            shares, extras, spent = [], [], []
-            for number in range(rounds + 1):  # the first one warms up
-                used = {}
-                order = ("0", "1") if number % 2 else ("1", "0")
-                for uncounted in order:
-                    result = ran(run, bed, work, BENCH_UNCOUNTED=uncounted, **env)
-                    scrapes = result.seconds / SCRAPE_EVERY_S if uncounted == "0" else 0
-                    used[uncounted] = (result.cpu_s - start_s + scrapes * scrape_s) * 100_000 / result.tasks
-                print(f"{name}, round {number}: {used['0']:.2f} s counting, {used['1']:.2f} s not", flush=True)
-                if number:
-                    shares.append(used["0"] / used["1"] - 1)
-                    extras.append(used["0"] - used["1"])
-                    spent.append(used["1"])
-            low, high = interval(shares)
-            print(
-                f"{name}: {statistics.median(shares):+.1%} (95 %: {low:+.1%} to {high:+.1%}), "
-                f"{statistics.median(extras):+.3f} of {statistics.median(spent):.2f} CPU seconds per 100,000 tasks"
-            )
+def main(rounds: int, *, is_whole: bool) -> None:
+    compare("engine, through workers", rounds, engine(through_workers))
+    compare("engine, express lane", rounds, engine(in_the_lane))
+    if is_whole:
+        with Bed() as bed:
+            scrape(bed)
+            compare("pstp run", rounds, whole(bed, sides.pstp_local, 200_000))
+            compare("scheduler and worker", rounds, whole(bed, sides.pstp_workers, 50_000))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS, set(sys.argv[2:]) or set(SIDES))
+    numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    main(numbers[0] if numbers else ROUNDS, is_whole="whole" in sys.argv)
