@@ -161,8 +161,8 @@ def main(rounds: int, *, is_whole: bool) -> None:
     if is_whole:
         with Bed() as bed:
             scrape(bed)
-            compare("pstp run", rounds, whole(bed, sides.pstp_local, 200_000))
-            compare("scheduler and worker", rounds, whole(bed, sides.pstp_workers, 50_000))
+            compare("pstp run", rounds, whole(bed, sides.pstp_local, 100_000))
+            compare("scheduler and worker", rounds, whole(bed, sides.pstp_workers, 30_000))
 
 
 if __name__ == "__main__":

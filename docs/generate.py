@@ -67,7 +67,10 @@ def metrics_page() -> str:
         "text in which it could pass them on is read by no Prometheus; Prometheus 3 makes native ones of these, if",
         "`convert_classic_histograms_to_nhcb` says so in its scrape configuration.",
         "",
-        "What all this costs: `bench/metrics_cost.py` measures it (see [performance](performance.md)).",
+        "What all this costs, by `bench/metrics_cost.py`, in turns with and without, on a busy machine of two cores,",
+        "per 100,000 tasks: 0.29 of the 6.5 CPU seconds that the engine takes for tasks of workers (+4.3 %, 95 %:",
+        "+3.1 to +5.7 %), 0.03 of 1.07 in the express lane (+3.0 %, +1.6 to +7.1 %); of all that a process of `pstp run`",
+        "takes, 2.4 CPU seconds, +4.6 % (-1.8 to +14.8 %: that machine tells no more). A scrape takes 1 to 2 ms.",
         "",
         "Made from `streams/catalogue.py` by `docs/generate.py`.",
     ]
