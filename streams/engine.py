@@ -194,6 +194,9 @@ class Engine:
         self._times: list[tuple[int, int, bytes, int]] = []
         self._last_timer = 0
         self._out: list[Output] = []
+        self._said: list[bytes] = []  # events of one group that are to share a record
+        self._said_of: tuple[int, bytes | None] = (-1, None)
+        self._said_bytes = 0
         self._dirty: dict[tuple[int, bytes], Entry] = {}
         self._now = Now(0, 0)
         # Limits and breakers count in the machine: with them, nothing takes the express lane.
@@ -298,6 +301,7 @@ class Engine:
             heap[:] = [timer for timer in heap if timer[1] != number]
             heapq.heapify(heap)
         self._starts = [start for start in self._starts if start.partition is not partition]
+        self._write_said()
         self._out = [output for output in self._out if output.partition != number] if self.partitions else []
 
     def stamp(self, number: int, *, released: bool) -> list[Output]:
@@ -355,6 +359,7 @@ class Engine:
         """All that has happened since the last cut, as the records of one transaction."""
         if self.express is not None:
             self.express.cut()
+        self._write_said()
         self._write_rows()
         outputs, self._out = self._out, []
         return outputs
@@ -1244,6 +1249,7 @@ class Engine:
         return here.free <= 0 and len(self.ready) > 0 and any(map(here.handles, self.ready.types()))
 
     def put(self, topic: TopicName, partition: int, key: bytes, value: bytes | None) -> None:
+        self._write_said()
         self._put(topic, partition, key, value)
 
     def time_runs(self, items: list[Item]) -> None:
@@ -1447,7 +1453,23 @@ class Engine:
         if self.express is not None and self.express.done:
             self.express.flush()  # it happened before
         partition.told.append(totals.told(event))
-        self._put("task-events", partition.number, key, protocol.encode(event))
+        said, of = protocol.encode(event), (partition.number, key)
+        if self._said and (
+            of != self._said_of
+            or len(self._said) >= limits.EVENTS_MAX
+            or self._said_bytes + len(said) > limits.EVENTS_BYTES_MAX
+        ):
+            self._write_said()
+        self._said_of = of
+        self._said_bytes += len(said)
+        self._said.append(said)
+
+    def _write_said(self) -> None:
+        """What one group's events in a row have to say, in one record; they are in order for the whole partition."""
+        if self._said:
+            value = self._said[0] if len(self._said) == 1 else history.together(self._said)
+            self._put("task-events", *self._said_of, value)
+            self._said, self._said_bytes = [], 0
 
     # -- rows
 

@@ -140,6 +140,11 @@ def run_through_plainly(task: AcceptedTask, item: "Item", worker: Worker) -> byt
     return encode(Events(PROTOCOL, events))
 
 
+def together(events: list[bytes]) -> bytes:
+    """One record with these encoded events of a group."""
+    return b"%b%b]}" % (_EVENTS, b",".join(events))
+
+
 _EVENTS: Final = b'{"v":%d,"events":[' % PROTOCOL
 _CACHED_CHARS_MAX: Final = 128
 

@@ -49,6 +49,9 @@ LEASE_MARGIN_S: Final = 0.25
 # A dispatch that nobody has claimed for this long is taken back when another worker has a free slot.
 UNCLAIMED_S: Final = 1.0
 
+# Events of one group that share a record.
+EVENTS_MAX: Final = 100
+EVENTS_BYTES_MAX: Final = 64 * KIB
 # A run: expected work, what a task costs its worker beside its handler, and what one dispatch may hold.
 RUN_MS: Final = 50
 RUN_MS_MAX: Final = 10_000
