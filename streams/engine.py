@@ -27,6 +27,7 @@ from streams.group import (
     Accepted,
     Announce,
     Answer,
+    Behind,
     Bury,
     By,
     CancelRun,
@@ -172,7 +173,6 @@ class Engine:
         self.run_ms: dict[str, float] = {}  # per type: how long handlers ran lately
         # A breaker counts each execution before it lets the next one out.
         self.run_ms_max = 0 if breakers.rate else run_ms  # expected work in one dispatch; 0: one task at a time
-        self._behind: tuple[AcceptedTask, ...] = ()  # of the run that is being dispatched
         self._waiting_commands: dict[Out, None] = {}  # groups with commands that wait for the end of a run
         self.unclaimed: Counter[int] = Counter()
         self.running: Counter[str] = Counter()
@@ -234,9 +234,13 @@ class Engine:
                 case Phase.WAITING:
                     self._wait(partition, entry, Wait(head.sequence, head.due_wall_ms, head.delay_ms))
                 case Phase.DISPATCHED:
-                    self._hold(entry, dispatch_partition=head.dispatch_partition)
+                    if head.claim_id:  # the next one of a run
+                        self._hold(entry, worker=head.worker)
+                        self.watch.claimed(out, head.token, head.dispatch_partition, now.mono_ms)
+                    else:
+                        self._hold(entry, dispatch_partition=head.dispatch_partition)
+                        self.watch.dispatched(out, head.token, head.dispatch_partition, now.mono_ms)
                     self._out_again(out, entry, head.token)
-                    self.watch.dispatched(out, head.token, head.dispatch_partition, now.mono_ms)
                 case Phase.RUNNING:
                     self._hold(entry, worker=head.worker)
                     self._out_again(out, entry, head.token)
@@ -800,11 +804,12 @@ class Engine:
         for ready, dispatch_partition in self.ready.drain(self.capacity):
             partition = self.partitions[ready.partition]
             entry = partition.entries[ready.key]
-            behind, self._behind = runs.behind(entry, self.run_ms, self.run_ms_max, self._now)
-            token = partition.next_numbers(1 + len(behind))
+            entry.run = runs.behind(entry, self.run_ms, self.run_ms_max, self._now)
+            token = partition.next_numbers(1 + len(entry.run))
             if entry.task is not None:
                 self.breakers.sent(entry.task.type, Place(partition.number, token))
-            self._feed(partition, entry, Granted(token, dispatch_partition, behind))
+            behind = (Behind(f.sequence, f.task.max_attempts, f.task.on_failure) for f in entry.run)
+            self._feed(partition, entry, Granted(token, dispatch_partition, tuple(behind)))
         self._take_back()
 
     def _half_open(self) -> None:
@@ -937,11 +942,9 @@ class Engine:
     def _send(self, partition: Partition, entry: Entry, effect: Send) -> None:
         if effect.dispatch_partition == LOCAL:  # `_start_here` begins it
             return
-        state, behind = _state(partition, entry), zip(entry.group.run, self._behind, strict=True)
-        tasks = (
-            _dispatched(entry),
-            *(_wire(task, b.sequence, effect.token + i, 1) for i, (b, task) in enumerate(behind, 1)),
-        )
+        state = _state(partition, entry)
+        behind = (_wire(f.task, f.sequence, effect.token + i, 1) for i, f in enumerate(entry.run, 1))
+        tasks = (_dispatched(entry), *behind)
         dispatch = Dispatch(PROTOCOL, entry.name, partition.number, self.instance, tasks, state)
         self._put("dispatches", effect.dispatch_partition, entry.key, protocol.encode(dispatch))
         self._hold(entry, dispatch_partition=effect.dispatch_partition)
@@ -1023,7 +1026,7 @@ class Engine:
             case Free():
                 self._hold(entry)
                 self.watch.forget(Out(partition.number, entry.key))
-                entry.overdue = ""
+                entry.overdue, entry.run = "", ()
             case SetState(report):
                 self._set_state(partition, entry, report)
             case Bury():
@@ -1146,8 +1149,11 @@ class Engine:
         sequence, value = entry.unpark()
         if sequence != head.sequence:
             raise BrokenInvariant(f"task {head.sequence} of {entry.name!r} is not the first that is parked")
-        take_head(entry, value)
-        self._hold(entry, dispatch_partition=effect.dispatch_partition)
+        if entry.run and entry.run[0].sequence == sequence:
+            following = entry.run.popleft()
+            entry.row, entry.task, entry.accepted_ms = value, following.task, following.accepted_ms
+        else:  # it was sent by an owner before
+            take_head(entry, value)
         self.watch.claimed(Out(partition.number, entry.key), effect.token, effect.dispatch_partition, self._now.mono_ms)
 
     def _promote(self, partition: Partition, entry: Entry) -> None:

@@ -31,6 +31,14 @@ class Slot(NamedTuple):
     worker: str | None = None
 
 
+class Following(NamedTuple):
+    """A task behind the head of a run."""
+
+    sequence: int
+    task: AcceptedTask
+    accepted_ms: int
+
+
 class Entry:
     """One group that is not idle.  `task` and `row` belong to its head; `parked` holds those behind, in order: one
     string each, sequence and row, since a million of them shall fit.
@@ -38,7 +46,7 @@ class Entry:
 
     __slots__ = (
         "accepted_ms", "alone_to", "commands", "group", "has_row", "holds", "key", "name", "overdue", "parked", "row",
-        "since_ms", "standing", "task", "tick", "timer",
+        "run", "since_ms", "standing", "task", "tick", "timer",
     )  # fmt: skip
 
     def __init__(self, key: bytes) -> None:
@@ -56,6 +64,7 @@ class Entry:
         self.overdue = ""  # what its worker says of a head that goes on after its time
         self.standing: Standing | None = None  # as it is counted in the partition's tally
         self.tick: int | None = None
+        self.run: deque[Following] | tuple[()] = ()  # what this process has sent out with the head and knows already
         self.alone_to = 0  # tasks up to this sequence go out one by one
         self.commands: tuple[tuple[int, bytes], ...] = ()  # numbers and records: they wait for the end of the run
 

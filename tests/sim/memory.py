@@ -73,8 +73,9 @@ def _check_group(engine: Engine, tale: "Tale") -> None:
 def check_slots(engine: Engine) -> None:
     """A slot counts as taken for as long as a head is out, and no longer."""
     heads = [e.group.head for p in engine.partitions.values() for e in p.entries.values() if e.group.head is not None]
-    unclaimed = Counter(h.dispatch_partition for h in heads if h.phase is Phase.DISPATCHED)
-    running = Counter(h.worker for h in heads if h.phase is Phase.RUNNING)
+    out = [h for h in heads if h.phase in (Phase.DISPATCHED, Phase.RUNNING)]  # the next one of a run has its claim
+    unclaimed = Counter(h.dispatch_partition for h in out if not h.claim_id)
+    running = Counter(h.worker for h in out if h.claim_id)
     if (engine.unclaimed, engine.running) != (unclaimed, running):
         raise Violation("G7", f"slots taken: {engine.unclaimed} {engine.running}, out are {unclaimed} {running}")
 

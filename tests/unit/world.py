@@ -437,8 +437,8 @@ def check_slots(engine: Engine) -> None:
     entries = [e for p in engine.partitions.values() for e in p.entries.values()]
     out: list[tuple[Any, Any]] = [(e.group.head, e.task) for e in entries if e.group.phase in ("dispatched", "running")]
     assert len(out) == sum(e.holds is not None for e in entries)
-    assert engine.unclaimed == Counter(h.dispatch_partition for h, _ in out if h.phase == "dispatched")
-    assert engine.running == Counter(h.worker for h, _ in out if h.phase == "running")
+    assert engine.unclaimed == Counter(h.dispatch_partition for h, _ in out if not h.claim_id)
+    assert engine.running == Counter(h.worker for h, _ in out if h.claim_id)
     assert engine.out == Counter(task.type for _, task in out)
     assert not any(0 in counts.values() for counts in (engine.unclaimed, engine.running, engine.out))
 
