@@ -200,7 +200,7 @@ MUTATIONS = (
         Edit(RUNS, "        if outcome.state_set:\n", "        if False:\n"),
     )),
     Mutation("run_without_tokens", "the tokens of a run are not reserved", (
-        Edit(ENGINE, "partition.next_numbers(1 + len(behind))", "partition.next_numbers(1)"),
+        Edit(ENGINE, "partition.next_numbers(1 + len(entry.run))", "partition.next_numbers(1)"),
     )),
     Mutation("run_not_in_the_row", "what is out behind a head is kept in memory only", (
         Edit(ENGINE, "rows.HeadRow(rows.head_format(group.head), group.head,", "rows.HeadRow(rows.ROW_FORMAT, group.head and msgspec.structs.replace(group.head, run=()),"),
