@@ -53,23 +53,25 @@ def test_a_task_submitted_in_the_ui_moves_the_lane(tab: Tab, served: Served) -> 
 
 
 def test_a_killed_worker_shows_as_a_retry_and_the_next_one_ends_it(tab: Tab, served: Served) -> None:
-    tab.go("/groups")
-    served.system.publish("killed", "sleep", 4)
     served.system.publish("killed")
     served.system.flush()
-    served.settled("killed", "running")
+    served.settled("killed", "idle")
     tab.go("/group?id=killed")
     page = tab.live()
+    page.get_by_text("0 overlaps in 1 executions").wait_for()
+    served.system.publish("killed", "sleep", 8)  # begins while the page is open: it is killed long before its end
+    served.system.publish("killed")
+    served.system.flush()
     page.get_by_text("runs on").wait_for()
     page.get_by_text("1 task is parked behind it").wait_for()
     worker = next(p for p in served.system.processes if p.name.startswith("w1"))
     worker.kill()
     served.system.worker("w2")
     page.get_by_text("Idle: nothing waits, nothing runs.").wait_for()
-    page.get_by_text("0 overlaps in 3 executions").wait_for()
+    page.get_by_text("0 overlaps in 4 executions").wait_for()
     ended = page.locator("#lane-list li")
-    expect(ended).to_contain_text(["retrying", "succeeded", "succeeded"])
-    tab.go(f"/task?id={served.get('/api/groups/detail', id='killed')['executions'][0]['taskId']}")
+    expect(ended).to_contain_text(["succeeded", "retrying", "succeeded", "succeeded"])
+    tab.go(f"/task?id={served.get('/api/groups/detail', id='killed')['executions'][1]['taskId']}")
     page.get_by_role("heading", name="Attempts · 2").wait_for()
     assert tab.troubles == []
 

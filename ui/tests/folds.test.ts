@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import { diffLines } from "../src/folds/diff";
-import { countStates, GroupTable, select, visible } from "../src/folds/groups";
+import { countStates, GroupTable, placeIn, select, visible } from "../src/folds/groups";
 import { lookOf } from "../src/folds/states";
 import { fold, health, initial, retryDelayMs } from "../src/folds/stream";
 import { cellAt, wallLayout } from "../src/folds/wall";
@@ -89,6 +89,13 @@ describe("a hundred thousand groups", () => {
     }
     expect(visible(3, 0, 700, 32)).toEqual([0, 3]);
     expect(visible(0, 0, 700, 32)).toEqual([0, 0]);
+  });
+
+  test("stay in their element of the page while they are in sight", () => {
+    const at = (first: number): number[] => [...Array(30).keys()].map((slot) => placeIn(slot, first, 30));
+    expect([...at(1000)].sort((a, b) => a - b)).toEqual([...Array(30).keys()].map((i) => 1000 + i));
+    const [before, after] = [at(1000), at(1003)];
+    expect(after.filter((place, slot) => place !== before[slot])).toHaveLength(3);
   });
 
   test("are not sorted again by a change of one", () => {

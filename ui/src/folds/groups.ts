@@ -112,6 +112,14 @@ export function countStates(table: GroupTable, text: string): Map<string, number
   return counts;
 }
 
+/**
+ * Which place of [first, first + slots) an element of the page shows.  What stays in sight stays in its element: scrolling
+ * by three rows draws three.
+ */
+export function placeIn(slot: number, first: number, slots: number): number {
+  return first + ((((slot - first) % slots) + slots) % slots);
+}
+
 /** Places of [first, last) of `rows` that are to be drawn: what is seen and a few above and below, however many rows. */
 export function visible(rows: number, topPx: number, highPx: number, rowPx: number): [number, number] {
   const first = Math.max(0, Math.min(rows, Math.floor(topPx / rowPx) - OVER));

@@ -1,7 +1,9 @@
 /** Numbers and times as people read them. */
 
+const english = new Intl.NumberFormat("en"); // made once: a number a cell, a hundred cells a frame
+
 export function count(n: number): string {
-  return n.toLocaleString("en");
+  return english.format(n);
 }
 
 export function times(n: number): string {
