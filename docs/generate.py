@@ -70,8 +70,8 @@ def metrics_page() -> str:
         "What all this costs, by `bench/metrics_cost.py`, in turns with and without, on a busy machine of two cores,",
         "per 100,000 tasks: 0.29 of the 6.5 CPU seconds that the engine takes for tasks of workers (+4.3 %, 95 %:",
         "+3.1 to +5.7 %), 0.03 of 1.07 in the express lane (+3.0 %, +1.6 to +7.1 %); of all that a process of",
-        "`pstp run` takes, 2.4 CPU seconds, +4.6 % (-1.8 to +14.8 %: that machine tells no more). A scrape takes 1 to 2 "
-        "ms.",
+        "`pstp run` takes, 2.4 CPU seconds, +4.6 % (-1.8 to +14.8 %: that machine tells no more). A scrape takes 1 to "
+        "2 ms.",
         "",
         "Made from `streams/catalogue.py` by `docs/generate.py`.",
     ]
