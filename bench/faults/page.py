@@ -47,7 +47,8 @@ def page(figures: dict[str, Any]) -> str:
           for r in figures["recovery"]),
         "", "![CPU seconds](recovery.svg)", "",
         "What came and went leaves nothing but the newest segments (128 MiB for all partitions together) and the",
-        "tombstones of ten minutes, as far as the cleaner has come: recovery does not grow with what was ever done.",
+        "tombstones that the log cleaner has not come to: it keeps each for ten minutes, and removes it when it next",
+        "cleans. So recovery is bounded by the work of some minutes, not by what was ever done.",
         "",
         "Garbage collection is off while a table is loaded, and leaves it alone afterwards: searching a growing table",
         "for garbage took two thirds of the time for a million groups with state.", "",
@@ -60,6 +61,10 @@ def page(figures: dict[str, Any]) -> str:
         lines += [
             f"| {fault} | {whose} | {f['p50_s']} | {f['p95_s']} | {f['max_s']} | {GOALS.get((fault, whose), '')} |"
             for fault, parts in figures["failover"].items() for whose, f in parts.items() if isinstance(f, dict)
+        ]  # fmt: skip
+        lines += [
+            "", "A worker that says nothing for its lease and 1.25 s is taken for lost (ARCHITECTURE: an outage is shorter",
+            "than silence); this one had told of its tasks in the moment before it was killed.",
         ]  # fmt: skip
     return "\n".join([*lines, *operating(figures.get("operating", {}))]) + "\n"
 
