@@ -63,8 +63,8 @@ def page(figures: dict[str, Any]) -> str:
             for fault, parts in figures["failover"].items() for whose, f in parts.items() if isinstance(f, dict)
         ]  # fmt: skip
         lines += [
-            "", "A worker that says nothing for its lease and 1.25 s is taken for lost (ARCHITECTURE: an outage is shorter",
-            "than silence); this one had told of its tasks in the moment before it was killed.",
+            "", "A worker that says nothing for its lease and 1.25 s is taken for lost (ARCHITECTURE: an outage is",
+            "shorter than silence); this one had told of its tasks in the moment before it was killed.",
         ]  # fmt: skip
     return "\n".join([*lines, *operating(figures.get("operating", {}))]) + "\n"
 
