@@ -80,7 +80,8 @@ def test_input_of_a_newer_version_stops_its_partition_until_that_version_reads_o
     # Undo: what it wrote cannot be read by the older one, which says so; it goes on as it was.
     assert newer.terminate() == 0
     old = system.scheduler("s3")
-    until(lambda: len(re.findall(r"holds a changelog row of format 2", old.log())) == 4, what="stopped everywhere")
+    newer_row = rf"holds a changelog row of format {rows.NEWEST_FORMAT + 1}"
+    until(lambda: len(re.findall(newer_row, old.log())) == 4, what="stopped everywhere")
     run_all(system, groups, "undone")
     assert old.alive()
     assert old.terminate() == 0
