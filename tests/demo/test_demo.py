@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from pstp.demo.children import STOP_S
+
 COMMAND = (sys.executable, "-m", "pstp", "demo")
+# Workers, schedulers and the web process are given `STOP_S` each before they are killed; then the broker is stopped.
+ENDS_WITHIN_S = 3 * STOP_S + 30
 
 
 def test_a_short_demo(tmp_path: Path) -> None:
@@ -34,7 +38,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         logs = tmp_path / "demo" / "logs"
         wait_for(lambda: (logs / "worker-3.log").exists() and len(left_behind(tmp_path)) > 5, demo)
         demo.send_signal(signal.SIGINT)
-        assert demo.wait(60) == 130, log.read_text()
+        assert demo.wait(ENDS_WITHIN_S) == 130, log.read_text()
     finally:
         demo.kill()
         demo.wait()
