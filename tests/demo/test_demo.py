@@ -33,7 +33,11 @@ def test_a_short_demo(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     log = tmp_path / "output.txt"
     with log.open("wb") as out:
-        demo = subprocess.Popen([*COMMAND, "--data-dir", str(tmp_path / "demo")], stdout=out, stderr=out)
+        # What runs in the background, as this may, begins with SIGINT ignored.
+        demo = subprocess.Popen(
+            [*COMMAND, "--data-dir", str(tmp_path / "demo")], stdout=out, stderr=out,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
     try:
         logs = tmp_path / "demo" / "logs"
         wait_for(lambda: (logs / "worker-3.log").exists() and len(left_behind(tmp_path)) > 5, demo)

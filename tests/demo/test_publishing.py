@@ -12,7 +12,7 @@ from streams.intake import AcceptedTask, read_task
 from streams.murmur2 import home_partition
 from streams.protocol import Reason
 from streams.settings import Settings
-from tests.support.system import System
+from tests.support.system import System, until
 
 ROWS = 3_000
 
@@ -21,6 +21,7 @@ def test_all_flights_are_published_in_order(settings: Settings) -> None:
     admin = AdminClient(settings.kafka())
     for made in admin.create_topics([NewTopic(settings.topic("tasks"), settings.partitions, 1)]).values():
         made.result()
+    until(lambda: settings.topic("tasks") in admin.list_topics().topics, what="the broker shows the topic")
     publishing = Publishing(settings, ROWS)
     publishing.start()
     publishing.join()

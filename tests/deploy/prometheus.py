@@ -48,8 +48,9 @@ def faster(rules: str, factor: int = 60, late_s: int = 60) -> str:
 
 @contextmanager
 def open_transaction(system: System, topic: TopicName) -> Iterator[None]:
-    """Somebody has written to its partition 0 and does not commit."""
-    stranger = ck.Producer(system.settings.kafka(**{"transactional.id": f"stranger-{topic}"}))
+    """Somebody has written to its partition 0 and does not commit; Kafka ends it after ten minutes."""
+    patient = {"transactional.id": f"stranger-{topic}", "transaction.timeout.ms": 600_000}
+    stranger = ck.Producer(system.settings.kafka(**patient))
     stranger.init_transactions(10)
     stranger.begin_transaction()
     stranger.produce(system.settings.topic(topic), b"{}", b"g", partition=0)

@@ -26,6 +26,12 @@ def change(settings: Settings, ask: Callable[[AdminClient], dict[str, Any]]) -> 
         future.result()
 
 
+def create(settings: Settings, *topics: NewTopic) -> None:
+    """And see them: a broker shows a topic a little after the controller has made it."""
+    change(settings, lambda client: client.create_topics(list(topics)))
+    until(lambda: None not in Admin(settings).describe([topic.topic for topic in topics]).values())
+
+
 def delete(settings: Settings, *names: TopicName) -> None:
     gone = [settings.topic(name) for name in names]
     change(settings, lambda client: client.delete_topics(gone))
@@ -114,7 +120,7 @@ def test_another_number_of_partitions_in_the_settings_is_refused(make_settings: 
 
 def test_topics_that_others_made_are_used_only_with_the_right_number_of_partitions(make_settings: Make) -> None:
     settings = make_settings()
-    change(settings, lambda client: client.create_topics([NewTopic(settings.topic("tasks"), 3, 1)]))
+    create(settings, NewTopic(settings.topic("tasks"), 3, 1))
     assert "set PSTP_PARTITIONS=3" in refusal(create_topics, settings)
     settings = make_settings(partitions=3)
     assert settings.topic("tasks") not in create_topics(settings)
@@ -163,7 +169,7 @@ def test_adopting_another_number_of_partitions_takes_that_nothing_is_left(make_s
     delete(settings, *holding)
     more = make_settings(partitions=3)
     created = [NewTopic(more.topic(name), 3, 1) for name in holding]
-    change(more, lambda client: client.create_topics(created))
+    create(more, *created)
     changelog = settings.topic("changelog")
     until(lambda: None not in Admin(more).describe(more.topic(n) for n in plan_topics(more)).values())
     assert f"topic `{changelog}` has 2 partitions, not 3" in refusal(adopt_topics, more)
@@ -171,7 +177,7 @@ def test_adopting_another_number_of_partitions_takes_that_nothing_is_left(make_s
     until(lambda: Admin(more).describe([changelog])[changelog].partitions == 3)  # type: ignore[union-attr]
     assert f"`{changelog}` still has the groups of that time" in refusal(adopt_topics, more)
     delete(settings, "changelog")
-    change(more, lambda client: client.create_topics([NewTopic(changelog, 3, 1)]))
+    create(more, NewTopic(changelog, 3, 1))
     until(lambda: Admin(more).describe([changelog])[changelog] is not None)
     assert adopt_topics(more).partitions == 3
     verify_identity(more)
