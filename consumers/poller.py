@@ -198,6 +198,7 @@ class Poller(threading.Thread):
 
     def _assigned(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         consumer.incremental_assign(partitions)
+        consumer.resume(partitions)  # in librdkafka a pause outlives assignments
         new = {tp.partition for tp in partitions}
         self._assignments += 1
         self._metrics.rebalances.inc()

@@ -222,7 +222,9 @@ class Pump(threading.Thread):
     def _start_flow(self, epoch: int) -> None:
         if epoch != self.epoch:
             return
-        self._consumer.assign([ck.TopicPartition(*tp) for tp in self.assigned])
+        assigned = [ck.TopicPartition(*tp) for tp in self.assigned]
+        self._consumer.assign(assigned)
+        self._consumer.resume(assigned)  # in librdkafka a pause outlives assignments
         self._flowing = True
         self._pause_left_out()
 

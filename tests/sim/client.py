@@ -248,7 +248,6 @@ class Consumer:
             log = self._broker.log(place.topic, place.partition)
             log.readers.pop(self._wake, None)
             self._positions.pop(log, None)
-            self._paused.discard(log)
 
     def memberid(self) -> str:
         return self.membership.member_id if self.membership is not None else ""

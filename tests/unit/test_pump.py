@@ -11,14 +11,14 @@ from streams.transport import Pump
 
 
 class Noting:
-    """Which partitions are paused, as librdkafka would have it: an assignment fetches from all."""
+    """Which partitions are paused, as librdkafka would have it: a pause outlives assignments."""
 
     def __init__(self) -> None:
         self.assigned: set[TP] = set()
         self.paused: set[TP] = set()
 
     def assign(self, partitions: list[Any]) -> None:
-        self.assigned, self.paused = {TP(p.topic, p.partition) for p in partitions}, set()
+        self.assigned = {TP(p.topic, p.partition) for p in partitions}
 
     def pause(self, partitions: list[Any]) -> None:
         assert {TP(p.topic, p.partition) for p in partitions} <= self.assigned
@@ -52,7 +52,7 @@ def assign(pump: Pump, *numbers: int) -> None:
 
 def paused(pump: Pump) -> set[TP]:
     consumer: Any = pump._consumer
-    return set(consumer.paused)
+    return set(consumer.paused & consumer.assigned)
 
 
 def test_only_the_named_topic_is_held_back_and_goes_on_again(pump: Pump) -> None:
@@ -74,6 +74,14 @@ def test_after_a_rebalance_only_what_is_named_anew_is_held_back(pump: Pump) -> N
     assert paused(pump) == set()
     pump._hold_back("tasks", frozenset({0, 2}))
     assert paused(pump) == {TP("tasks", 2)}, "0 belongs to another scheduler now"
+
+
+def test_what_was_held_back_flows_when_it_is_assigned_again(pump: Pump) -> None:
+    assign(pump, 0, 1)
+    pump._hold_back("tasks", frozenset({0}))
+    pump._new_epoch()
+    assign(pump, 0, 1)
+    assert paused(pump) == set(), "it was loaded afresh, and nobody has said yet that it is full"
 
 
 def test_what_is_left_out_for_good_is_not_fetched_again_with_what_was_held_back(pump: Pump) -> None:
