@@ -130,7 +130,10 @@ class Fleet:
         if role == "worker":
             local = {"CHAOS_PLACEMENT": "local"} if self.execution == "local" else {}
             return Process(name, [str(HANDLERS), self.execution], env | local, log_path, module="tests.chaos.process")
-        return Process(name, ["scheduler"], env | BREAKERS, log_path)
+        limits = {
+            "PSTP_GROUP_PARKED_MAX": str(self.settings.group_parked_max), "PSTP_WHEN_FULL": self.settings.when_full
+        }  # fmt: skip
+        return Process(name, ["scheduler"], env | BREAKERS | limits, log_path)
 
     def _await_end(self, life: Life) -> None:
         code = life.process.popen.wait()

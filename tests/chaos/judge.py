@@ -66,6 +66,7 @@ class _Group:
     state: int = 0
     token: int = 0  # of what began last
     newest: dict[str, int] = field(default_factory=dict)  # life of the publisher -> number of its newest task
+    open: int = 0  # tasks that have not ended
     free_at: datetime | None = None
     paused: bool = False
 
@@ -158,6 +159,8 @@ class Judge:
         task = self._open.get(key)
         if task is None:
             task = self._open[key] = _Task(event.type or "", S.PARKED, at)
+            self._crowded(group, event)
+            group.open += 1
         before, state = task.state, event.state or S.PARKED
         if state is S.PARKED and event.reason in (Reason.REDRIVEN_HEAD, Reason.REDRIVEN_TAIL):
             task.redriven = True
@@ -176,7 +179,14 @@ class Judge:
         elif state in TERMINAL:
             self._ended(group, task, event, at)
             del self._open[key]
+            group.open -= 1
         task.state = state
+
+    def _crowded(self, group: _Group, event: Event) -> None:
+        """Accepted beside its head and so many parked ones?"""
+        limit = self._settings.group_parked_max
+        if limit and event.reason is None and group.open > limit:
+            self._problem(f"{event.task_id} of {event.group} was taken in beside {group.open}, the limit is {limit}")
 
     def _order(self, group: _Group, event: Event) -> None:
         number, _, life = (event.task_id or "").partition("-")

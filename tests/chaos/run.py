@@ -26,6 +26,7 @@ from tests.chaos.stage import Stage, Steps
 from tests.chaos.watch import Watcher
 
 LINKS: Final = ("s1", "s2", "s3", "w1", "w2", "w3", "p1")
+PARKED_MAX: Final = 50  # in one group; intake of its partition pauses above
 _STILL_S_MAX: Final = 90.0  # with everything healed, something must come to its end within this time
 
 
@@ -92,9 +93,12 @@ class Run:
             cluster.stop()
 
     def _settings(self, cluster: Cluster) -> Settings:
+        # With limits nothing takes the express lane.
+        parked_max = 0 if self._options.execution == "local" else PARKED_MAX
         return Settings(
             app="chaos", bootstrap_servers=cluster.bootstrap, partitions=8, dispatch_partitions=8,
             lease_s=self._options.lease_s, replication_factor=min(3, self._options.brokers),
+            group_parked_max=parked_max, when_full="pause",
         )  # fmt: skip
 
     def _fleet(self, cluster: Cluster, settings: Settings) -> Fleet:
