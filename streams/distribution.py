@@ -35,3 +35,11 @@ class Distribution:
         for bound, count in zip((*map(str, self._bounds), "+Inf"), counts, strict=True):
             seen += count
             yield bound, seen
+
+
+def of(times: dict[str, Distribution], label: str, bounds: tuple[float, ...]) -> Distribution:
+    """The one with this label, made at the first look."""
+    found = times.get(label)
+    if found is None:
+        found = times[label] = Distribution(bounds)
+    return found

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeGuard, TypeVar
 
 import msgspec
 
-from streams import commands, edits, history, limits, protocol, rows, runs, totals
+from streams import commands, distribution, edits, history, limits, protocol, rows, runs, totals
 from streams import group as machine
 from streams.breakers import Breaker, Breakers, BreakerSettings, BreakerState, Place
 from streams.catalogue import OTHER, TYPES_MAX, WAIT_S
@@ -1450,10 +1450,7 @@ class Engine:
         self._moved.clear()
 
     def _timed(self, times: dict[str, Distribution], task_type: str) -> Distribution:
-        label = self._label(task_type)
-        if label not in times:
-            times[label] = Distribution(WAIT_S)
-        return times[label]
+        return distribution.of(times, self._label(task_type), WAIT_S)
 
     def _publish(self, partition: Partition, key: bytes | None, event: Event) -> None:
         if self.express is not None and self.express.done:

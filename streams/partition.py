@@ -192,9 +192,9 @@ def load(number: int, table: MutableMapping[bytes, bytes]) -> Partition:
             case b"S":
                 partition.states[key[1:]] = value
             case b"W":
-                number, group = rows.read_task_key(key)
+                place, group = rows.read_task_key(key)
                 entry = _entry(partition, group)
-                command = number, rows.decode_waiting(value).command
+                command = place, rows.decode_waiting(value).command
                 entry.commands = tuple(sorted((*entry.commands, command)))
     load_memory(partition.memory, table)
     for entry in partition.entries.values():

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from streams import distribution
 from streams.catalogue import HANDLER_S
 from streams.distribution import Distribution
 
@@ -16,7 +17,4 @@ class Ran:
     def end(self, task_type: str, kind: str, seconds: Sequence[float]) -> None:
         """Executions of this type have ended so, after so long; without `seconds`: one that never began."""
         self.ended[task_type, kind] += len(seconds) or 1
-        times = self.seconds.get(task_type)
-        if times is None:
-            times = self.seconds[task_type] = Distribution(HANDLER_S)
-        times.add_all(seconds)
+        distribution.of(self.seconds, task_type, HANDLER_S).add_all(seconds)

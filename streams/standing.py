@@ -34,15 +34,11 @@ class Tally:
     def note(self, entry: "Entry", has_state: bool, label: Callable[[str], str]) -> None:
         """Count a group as it stands now, in place of how it stood."""
         group, head = entry.group, entry.group.head
-        tick: int | None = None
-        if head is None:
-            standing: Standing = (Phase.IDLE, "", group.blocked, group.pause is not None, has_state)
-        else:
+        phase, task_type, tick = Phase.IDLE, "", None
+        if head is not None:
             assert entry.task is not None
-            held = group.held
-            paused = held is not None and held.pause is not None
-            standing = (head.phase, label(entry.task.type), group.blocked, paused, has_state)
-            tick = entry.accepted_ms // TICK_MS
+            phase, task_type, tick = head.phase, label(entry.task.type), entry.accepted_ms // TICK_MS
+        standing = (phase, task_type, group.blocked, group.pause is not None, has_state)
         if standing != entry.standing:
             self._move(entry.standing, standing)
             entry.standing = standing

@@ -155,9 +155,9 @@ class Store:
         owners = set()
         for number, table in tables.items():
             try:
-                owner = _unclean_owner(table)
-                if owner and not self._is_followed(owner, _boot_id(table)):
-                    owners.add(owner)
+                left = _unclean_owner(table)
+                if left is not None and not self._is_followed(*left):
+                    owners.add(left[0])
             except VersionError as error:
                 self._refuse(number, error)
         return owners
@@ -184,17 +184,13 @@ class Store:
                     )
 
 
-def _unclean_owner(table: Rows) -> str | None:
-    """Who may still have a transaction open; it may be an earlier life of ours."""
+def _unclean_owner(table: Rows) -> tuple[str, str] | None:
+    """Who may still have a transaction open, and its boot id; it may be an earlier life of ours."""
     value = table.get(rows.PARTITION_KEY)
     if value is None:
         return None
     row = rows.decode_partition(value)
-    return None if row.released else row.owner
-
-
-def _boot_id(table: Rows) -> str:
-    return rows.decode_partition(table[rows.PARTITION_KEY]).boot_id
+    return (row.owner, row.boot_id) if row.owner and not row.released else None
 
 
 class _Reader:

@@ -99,9 +99,7 @@ class Transactor:
         for topic in OUTPUTS:
             for partition in range(plans[topic].partitions):
                 producer.produce(self._topic(topic), b"", b"", partition)
-        with fatal_errors():
-            unsent = producer.flush(FLUSH_S)
-        if unsent:
+        if _unsent(producer):
             raise ck.KafkaException(ck.KafkaError(ck.KafkaError._TIMED_OUT, "the broker does not take records"))
         positions = [ck.TopicPartition(self._topic(t), p, 0) for t in INPUTS for p in range(self._settings.partitions)]
         # Of a consumer that is no member: that may take part in a transaction, and this one changes nothing.
@@ -120,9 +118,7 @@ class Transactor:
             assert self._producer is not None
             self._write(self._producer, outputs)
             # Else AddOffsetsToTxn meets AddPartitionsToTxn: CONCURRENT_TRANSACTIONS, and 100 ms of back-off.
-            with fatal_errors():
-                unsent = self._producer.flush(FLUSH_S)
-            if unsent:
+            if _unsent(self._producer):
                 raise TransactionFailed(f"the broker did not take everything within {FLUSH_S} s")
             positions = [ck.TopicPartition(self._topic(t), p, offset) for (t, p), offset in offsets.items()]
             self._producer.send_offsets_to_transaction(positions, group, COMMIT_S)
@@ -166,3 +162,9 @@ class Transactor:
         if transactional_id == self._id:
             conf |= self._stats
         return ck.Producer(conf, logger=kafka_logger())
+
+
+def _unsent(producer: ck.Producer) -> int:
+    """How many records the broker did not take within `FLUSH_S`.  Raises `KafkaException`."""
+    with fatal_errors():
+        return producer.flush(FLUSH_S)

@@ -46,6 +46,20 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def is_locked_by_record(path: Path) -> bool:
+    """Whether some process holds a record lock (fcntl) on this file, as Java's `FileChannel.lock` takes: flock does not
+    see those.
+    """
+    try:
+        with path.open("rb+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 @contextmanager
 def held(path: Path, timeout_s: float) -> Iterator[None]:
     """Hold the lock inside the with block; raises TimeoutError when it is not free within timeout_s seconds."""

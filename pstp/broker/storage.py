@@ -1,6 +1,5 @@
 """The data folder of one broker: its files, its lock, and Kafka's format of it."""
 
-import fcntl
 import json
 import os
 import re
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pstp.broker.errors import BrokerError, DataDirInUseError, StartError
-from pstp.broker.filelock import lock_within
+from pstp.broker.filelock import is_locked_by_record, lock_within
 from pstp.broker.settings import LOG_FOLDER, STORAGE_FOLDER
 
 _FORMAT_TIMEOUT_S = 60.0
@@ -68,14 +67,7 @@ class DataDir:
         One that is started beside it would find that out only after it has opened, and perhaps mended, the metadata log
         that the other one writes: in combined mode Kafka takes this lock late.
         """
-        try:
-            with self.kafka_lock_path.open("rb+") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return False
+        return is_locked_by_record(self.kafka_lock_path)
 
     def cluster_id(self) -> str | None:
         """The cluster id that the folder was formatted with; None before the first start."""

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from pstp.web.follower import Follower
 from pstp.web.hub import Hub
 from pstp.web.store import ReadModel
+from streams import distribution
 from streams.catalogue import OTHER, SHORT_S
 from streams.distribution import Distribution
 from streams.exposition import build_info, counter, gauge, histogram
@@ -34,10 +35,7 @@ class Requests:
 
     def note(self, route: str, method: str, status: int, seconds: float) -> None:
         self.counts[route, method if method in METHODS else OTHER, str(status)] += 1
-        times = self.seconds.get(route)
-        if times is None:
-            times = self.seconds[route] = Distribution(SHORT_S)
-        times.add(seconds)
+        distribution.of(self.seconds, route, SHORT_S).add(seconds)
 
 
 def route_of(scope: Any) -> str:

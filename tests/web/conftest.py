@@ -16,6 +16,7 @@ from pstp.bench.postgres import Postgres
 from pstp.web.database import open_database
 from streams.settings import Settings
 from tests.support.system import Process, System, until
+from tests.web.browser import chromium
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +47,12 @@ def engine(database_url: str) -> Iterator[Engine]:
     opened = open_database(database_url)
     yield opened
     opened.dispose()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
 
 
 UP_S = 120.0  # several processes come up at once, beside other test processes

@@ -9,15 +9,9 @@ from playwright.sync_api import expect
 
 from streams.protocol import TaskState, encode
 from tests.support.system import System, until
-from tests.web.browser import WAIT_MS, Tab, chromium, confirm
+from tests.web.browser import WAIT_MS, Tab, confirm
 from tests.web.conftest import Served
 from tests.web.lives import Log
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -8,18 +8,12 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.support.system import System, until
-from tests.web.browser import ROOT, WAIT_MS, Tab, chromium, confirm
+from tests.web.browser import ROOT, WAIT_MS, Tab, confirm
 from tests.web.conftest import Served
 
 pytestmark = pytest.mark.long  # the flows of test_browser are what `make test` runs in a browser
 
 AXE = ROOT / "ui" / "node_modules" / "axe-core" / "axe.min.js"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture
