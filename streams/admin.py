@@ -27,6 +27,10 @@ from streams.settings import Settings
 from streams.topic_plan import TopicPlan
 
 DEADLINE_S: Final = 10.0
+# What a broker says of a partition that it is to lead and does not know of yet.
+_NOT_YET: Final = frozenset({
+    ck.KafkaError.NOT_LEADER_FOR_PARTITION, ck.KafkaError.LEADER_NOT_AVAILABLE, ck.KafkaError.UNKNOWN_TOPIC_OR_PART,
+})  # fmt: skip
 
 silent_logger = logging.getLogger("pstp.kafka.silent")
 silent_logger.addHandler(logging.NullHandler())
@@ -90,8 +94,22 @@ class Admin:
                 if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
                     self._explain(error, f"create topic `{topic}`")
         names = [topic.topic for topic in topics]  # whoever created them
-        self._wait(lambda: None not in self.describe(names).values(), "new topics")
+        self._wait(lambda: self._serves(names), "new topics")
         return created
+
+    def _serves(self, topics: list[str]) -> bool:
+        """Whether all partitions of these topics have a broker that leads them, and knows it."""
+        facts = self.describe(topics)
+        if None in facts.values():
+            return False
+        places = [(topic, n) for topic, found in facts.items() if found is not None for n in range(found.partitions)]
+        try:
+            self._read_offsets(places, None)
+        except ck.KafkaException as error:
+            if error.args[0].code() in _NOT_YET:
+                return False
+            self._explain(error, "read offsets of new topics")
+        return True
 
     def _wait(self, shows: Callable[[], bool], what: str) -> None:
         """A broker hears of what was changed a little later than the controller, which has said that it is done."""
@@ -144,13 +162,18 @@ class Admin:
 
     def offsets(self, partitions: Iterable[tuple[str, int]], at_ms: int | None = None) -> dict[tuple[str, int], int]:
         """The end of each partition; with `at_ms` (wall time) its first offset of that time or later, -1 if none."""
+        places = list(partitions)
+        try:
+            return self._read_offsets(places, at_ms)
+        except ck.KafkaException as error:
+            self._explain(error, f"read offsets of `{'`, `'.join(sorted({topic for topic, _ in places}))}`")
+
+    def _read_offsets(self, places: list[tuple[str, int]], at_ms: int | None) -> dict[tuple[str, int], int]:
+        """Raises `KafkaException`."""
         spec = OffsetSpec.latest() if at_ms is None else OffsetSpec(at_ms)  # type: ignore[no-untyped-call, abstract]
-        asked = {ck.TopicPartition(*partition): spec for partition in partitions}
+        asked = {ck.TopicPartition(*place): spec for place in places}
         futures = self._client.list_offsets(asked, request_timeout=DEADLINE_S) if asked else {}
-        return {
-            (p.topic, p.partition): self._await(future, f"read offsets of `{p.topic}`").offset
-            for p, future in futures.items()
-        }
+        return {(p.topic, p.partition): future.result().offset for p, future in futures.items()}
 
     def delete_before(self, offsets: Mapping[tuple[str, int], int]) -> None:
         asked = [ck.TopicPartition(*partition, offset) for partition, offset in offsets.items()]

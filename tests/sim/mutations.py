@@ -265,7 +265,7 @@ MUTATIONS = (
         Edit(STORE, '"isolation.level": "read_committed"', '"isolation.level": "read_uncommitted"'),
     )),
     Mutation("not_to_the_stable_end", "a new owner neither fences nor waits for open transactions", (
-        Edit(STORE, "    return None if row.released else row.owner", "    return None"),
+        Edit(STORE, "    return (row.owner, row.boot_id) if row.owner and not row.released else None", "    return None"),
         Edit(STORE, "                before = self._committed(numbers)\n", "                return reader.tables\n"),
         Edit(SCHEDULER, "        for member in silent.values():\n", "        for member in ():\n"),
     )),
@@ -347,7 +347,7 @@ MUTATIONS = (
         Edit(SCHEDULER, "        finished = asyncio.ensure_future(self._local.finish())\n", "        return\n        finished = asyncio.ensure_future(self._local.finish())\n"),
     )),
     Mutation("live_one_fenced", "a scheduler is fenced for what an earlier life of it has left", (
-        Edit(STORE, "if owner and not self._is_followed(owner, _boot_id(table)):", "if owner:"),
+        Edit(STORE, "if left is not None and not self._is_followed(*left):", "if left is not None:"),
     )),
     # -- what hangs in Kafka
     Mutation("hanging_left_alone", "whoever takes up a transactional id does not end what hangs under it", (
